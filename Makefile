@@ -1,0 +1,27 @@
+# Two commands: `make demo` and `make test`. Both make .venv when it is missing; neither needs python3 to be recent.
+.PHONY: demo test check install golden help
+
+demo:     ## train the quickstart model on Python's standard library and show what it writes
+	@bash .ci/install
+	@.venv/bin/python -m experiments.demo
+
+test:     ## run the tests
+	@bash .ci/install dev
+	@.venv/bin/python -m pytest -n 2
+
+check:    ## ruff, types, import rule
+	@bash .ci/install dev
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/pyrefly check
+	@.venv/bin/lint-imports
+
+install:  ## add extras: make install EXTRAS="tpu dev"
+	@bash .ci/install $(EXTRAS)
+
+golden:   ## rewrite the snapshots of the shipped configs (look at the diff)
+	@bash .ci/install dev
+	@.venv/bin/python -m tests.golden.make_configs
+
+help:     ## this list
+	@grep -E '^[a-z]+: +##' Makefile | sed -E 's/: +## */\t/' | expand -t 10

@@ -1,0 +1,67 @@
+"""The `codelm` command: a table of verbs, each imported only when it is called."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from codelm import __version__
+from codelm.errors import UserError, nearest
+
+# verb → (module:function, what it does). A function takes (argv, prog) and prints its result.
+VERBS: dict[str, tuple[str, str]] = {
+    "config show": ("codelm.config_command:show", "print a config resolved: every field, parameters, FLOPs, KV bytes"),
+    "tokenizer train": ("codelm.tokenizer_command:train", "train a tokenizer for code on files and folders"),
+    "tokenizer inspect": ("codelm.tokenizer_command:inspect", "what a tokenizer holds, and bytes/token on real text"),
+    "tokenizer extend": ("codelm.tokenizer_command:extend", "add pieces to a tokenizer"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Bad input is one line on stderr and exit code 2; Ctrl-C is 130."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(argv)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"codelm: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("codelm: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `codelm … | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _dispatch(argv: list[str]) -> None:
+    words = argv[:2]
+    if words[:1] == ["--version"]:
+        print(f"codelm {__version__}")
+        return
+    groups = {verb.split()[0] for verb in VERBS}
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview("", list(VERBS)))
+        return
+    if words[0] not in groups:
+        raise UserError(f"no verb '{words[0]}'; nearest: '{nearest(words[0], sorted(groups))}'. See codelm --help")
+    in_group = [verb for verb in VERBS if verb.split()[0] == words[0]]
+    if len(words) == 1 or words[1] in ("-h", "--help"):
+        print(_overview(words[0], in_group))
+        return
+    verb = " ".join(words)
+    if verb not in VERBS:
+        close = nearest(words[1], [name.split()[1] for name in in_group])
+        raise UserError(f"no verb '{verb}'; nearest: '{words[0]} {close}'. See codelm {words[0]} --help")
+    module, function = VERBS[verb][0].split(":")
+    getattr(importlib.import_module(module), function)(argv[2:], f"codelm {verb}")
+
+
+def _overview(group: str, verbs: list[str]) -> str:
+    width = max(len(verb) for verb in verbs) + 2
+    lines = [f"usage: codelm {group or 'VERB'} … [--help]", ""]
+    if not group:
+        lines[1:1] = ["", "Code language models in JAX, end to end."]
+    lines += [f"  {verb:{width}}{VERBS[verb][1]}" for verb in verbs]
+    lines += ["", "codelm VERB --help shows a verb's options."]
+    return "\n".join(lines)

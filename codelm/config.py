@@ -1,0 +1,370 @@
+"""Experiment configs: frozen typed dataclasses, one depth dial, validation, fingerprint.
+
+A config file is Python and returns one (`def config() -> Config`). Sizes left at 0 are set by the depth dial when the
+config is resolved; everything that runs takes a resolved config. `codelm.config_io` reads and writes them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from codelm.errors import UserError
+
+# Fields that say where or how an experiment runs, not what it computes: they stay out of the fingerprint.
+WHERE_IT_RUNS = ("name", "mesh")
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary position embedding."""
+
+    theta: float = 10_000.0
+    """Base of the rotation wavelengths; larger bases reach longer contexts."""
+
+
+@dataclass(frozen=True)
+class MoEConfig:
+    """Mixture of experts in place of the feed-forward; 0 experts is a dense model."""
+
+    experts: int = 0
+    """Routed experts in each layer; 0 = dense."""
+    top_k: int = 2
+    """Routed experts each token goes to."""
+    shared_experts: int = 0
+    """Experts every token goes through."""
+    expert_width: int = 0
+    """Hidden width of one expert; 0 = model.mlp_width / top_k, rounded up to a multiple of 64."""
+    balance_weight: float = 0.01
+    """Weight of the load-balance loss."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. Sizes left at 0 come from the depth dial (see `dial`)."""
+
+    depth: int = 4
+    """Layers, and the dial: width, heads, feed-forward and learning rate follow from it where they are 0."""
+    width: int = 0
+    """Residual stream width; 0 = from depth."""
+    heads: int = 0
+    """Query heads; 0 = width / head_dim."""
+    kv_heads: int = 0
+    """Key/value heads, a divisor of heads; 0 = largest power of two dividing heads, at most 8 and heads / 2."""
+    head_dim: int = 0
+    """Size of one head; 0 = 64 below width 2048, 128 from there."""
+    mlp_width: int = 0
+    """Feed-forward hidden width; 0 = 8/3 width, rounded up to a multiple of 128."""
+    vocab_size: int = 0
+    """Rows of the embedding; 0 = tokenizer.vocab_size."""
+    norm_eps: float = 1e-6
+    """Added to the mean square in RMSNorm."""
+    tied_embeddings: bool = True
+    """Output head shares the embedding table."""
+    rope: RopeConfig = RopeConfig()
+    moe: MoEConfig = MoEConfig()
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Storage of the parameters."""
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Matrix products; norms, softmax and loss are always in float32."""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The tokenizer: one on disk, or one trained on the corpus."""
+
+    path: str = ""
+    """A tokenizer.model, tokenizer.json or folder with one; empty = train one on the corpus."""
+    vocab_size: int = 32_768
+    """Pieces of the trained tokenizer, or of the one at path."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What one batch is made of."""
+
+    source: Literal["stdlib"] = "stdlib"
+    """Corpus: the running Python's own standard library."""
+    seq_len: int = 2048
+    """Tokens in a row."""
+    batch_size: int = 32
+    """Rows in a global batch, over all hosts."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimization: AdamW, linear warm-up, then linear decay to zero over the last part."""
+
+    steps: int = 1000
+    """Optimizer steps."""
+    learning_rate: float = 0.0
+    """Peak learning rate; 0 = from the width: 6e-4 at 768, falling with its square root."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    decay_fraction: float = 0.2
+    """Last share of the steps over which the rate falls linearly to zero."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay on matrices; norms and embeddings have none."""
+    beta1: float = 0.9
+    """AdamW: memory of the gradient."""
+    beta2: float = 0.95
+    """AdamW: memory of its square."""
+    grad_clip: float = 1.0
+    """Largest global gradient norm."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the named device axes; one of them may be -1: whatever the other axes leave."""
+
+    data: int = -1
+    """Replicas that see different rows."""
+    fsdp: int = 1
+    """Parameter shards that see different rows."""
+    tensor: int = 1
+    """Shards of heads, feed-forward and vocabulary."""
+    context: int = 1
+    """Shards of the sequence."""
+    expert: int = 1
+    """Shards of the experts."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    name: str = "unnamed"
+    """Names the run folder; no part in the fingerprint."""
+    seed: int = 0
+    """Seeds initialisation and every row of data."""
+    model: ModelConfig = ModelConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+def dial(model: ModelConfig, vocab_size: int) -> ModelConfig:
+    """The model with every size left at 0 filled in from its depth.
+
+    width      64 to 128 times the depth (published models grow wider per layer as they grow deeper), in steps of 128:
+               depth 4 → 256, 14 → 896, 18 → 1280, 28 → 3072, 32 → 4096
+    head_dim   64 below width 2048, else 128; heads = width / head_dim
+    kv_heads   the largest power of two that divides heads, at most 8 and at most half of them
+    mlp_width  8/3 of the width rounded up to a multiple of 128, so that SwiGLU costs what a 4x GELU block does
+    """
+    aspect = min(max(4 * model.depth, 64), 128)
+    width = model.width or max(model.depth * aspect // 128, 1) * 128
+    head_dim = model.head_dim or (64 if width < 2048 else 128)
+    heads = model.heads or max(width // head_dim, 1)
+    kv_heads = model.kv_heads or max((p for p in (8, 4, 2) if heads % p == 0 and 2 * p <= heads), default=1)
+    mlp_width = model.mlp_width or _round_up(8 * width / 3, 128)
+    moe = model.moe
+    if moe.experts and not moe.expert_width:
+        moe = dataclasses.replace(moe, expert_width=_round_up(mlp_width / max(moe.top_k, 1), 64))
+    return dataclasses.replace(
+        model,
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        mlp_width=mlp_width,
+        vocab_size=model.vocab_size or vocab_size,
+        moe=moe,
+    )
+
+
+def dial_learning_rate(width: int) -> float:
+    """Peak rate for a width: GPT-3 125M's 6e-4 at 768, close to Llama-7B's 3e-4 at 4096 (2.6e-4)."""
+    return float(f"{6e-4 * math.sqrt(768 / width):.2g}")
+
+
+def resolve(config: Config) -> Config:
+    """The complete, validated config: dial applied, types and combinations checked."""
+    config = checked(config, "", Config)
+    _check_dials(config)
+    model = dial(config.model, config.tokenizer.vocab_size)
+    rate = config.train.learning_rate or dial_learning_rate(model.width)
+    resolved = dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, learning_rate=rate))
+    validate(resolved)
+    return resolved
+
+
+def _check_dials(config: Config) -> None:
+    """Sizes that the dial divides by must be sane before it runs."""
+    for path in ("model.depth", "tokenizer.vocab_size"):
+        _require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
+    for name in ("width", "heads", "kv_heads", "head_dim", "mlp_width", "vocab_size"):
+        size = getattr(config.model, name)
+        _require(size >= 0, f"model.{name} must be at least 1 (or 0: from the depth dial), not {size}")
+
+
+def validate(config: Config) -> None:
+    """Refuse impossible combinations, each with one line that names the fields and what to change."""
+    model, data, train = config.model, config.data, config.train
+    for path in ("data.seq_len", "data.batch_size", "train.steps"):
+        _require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
+    for path in ("train.learning_rate", "train.grad_clip", "model.rope.theta", "model.norm_eps"):
+        value = lookup(config, path)
+        _require(0 < value < math.inf, f"{path} must be a positive number, not {value}")
+    for path in ("train.beta1", "train.beta2"):
+        _require(0 <= lookup(config, path) < 1, f"{path} must be in [0, 1), not {lookup(config, path)}")
+    _require(0 <= train.decay_fraction <= 1, f"train.decay_fraction must be in [0, 1], not {train.decay_fraction}")
+    _require(train.weight_decay >= 0, f"train.weight_decay must be at least 0, not {train.weight_decay}")
+    _require(train.warmup_steps >= 0, f"train.warmup_steps must be at least 0, not {train.warmup_steps}")
+    _require(
+        model.heads % model.kv_heads == 0,
+        f"model.heads={model.heads} is not divisible by model.kv_heads={model.kv_heads}; "
+        f"use one of {divisors(model.heads)}",
+    )
+    _require(model.head_dim % 2 == 0, f"model.head_dim={model.head_dim} must be even: rotary embedding turns pairs")
+    _require(
+        model.vocab_size >= config.tokenizer.vocab_size,
+        f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={config.tokenizer.vocab_size}",
+    )
+    _validate_moe(model.moe)
+    _validate_mesh(config.mesh, model, data)
+
+
+def _validate_moe(moe: MoEConfig) -> None:
+    if moe.experts == 0:
+        _require(moe.shared_experts == 0, "model.moe.shared_experts needs model.moe.experts > 0")
+        return
+    _require(moe.experts > 0, f"model.moe.experts must be at least 0, not {moe.experts}")
+    _require(
+        1 <= moe.top_k <= moe.experts,
+        f"model.moe.top_k={moe.top_k} must be between 1 and model.moe.experts={moe.experts}",
+    )
+    _require(moe.shared_experts >= 0, f"model.moe.shared_experts must be at least 0, not {moe.shared_experts}")
+    _require(moe.expert_width >= 1, f"model.moe.expert_width must be at least 1, not {moe.expert_width}")
+
+
+def _validate_mesh(mesh: MeshConfig, model: ModelConfig, data: DataConfig) -> None:
+    sizes = dataclasses.asdict(mesh)
+    for axis, size in sizes.items():
+        _require(size >= 1 or size == -1, f"mesh.{axis} must be at least 1 (or -1: the rest), not {size}")
+    rest = [axis for axis, size in sizes.items() if size == -1]
+    _require(len(rest) <= 1, f"only one mesh axis may be -1 (the rest), not {' and '.join(rest)}")
+    split = [
+        ("mesh.context", mesh.context, "data.seq_len", data.seq_len),
+        ("mesh.tensor", mesh.tensor, "model.kv_heads", model.kv_heads),
+        ("mesh.tensor", mesh.tensor, "model.mlp_width", model.mlp_width),
+        ("mesh.fsdp", mesh.fsdp, "model.width", model.width),
+        ("mesh.fsdp", mesh.fsdp, "data.batch_size", data.batch_size),
+        ("mesh.data", mesh.data, "data.batch_size", data.batch_size),
+    ]
+    if model.moe.experts:
+        split.append(("mesh.expert", mesh.expert, "model.moe.experts", model.moe.experts))
+    else:
+        _require(mesh.expert in (1, -1), f"mesh.expert={mesh.expert} needs a mixture of experts (model.moe.experts)")
+    for axis, size, path, value in split:
+        _require(size == -1 or value % size == 0, f"{axis}={size} does not divide {path}={value}")
+
+
+def mesh_shape(config: Config, devices: int) -> dict[str, int]:
+    """Axis sizes for this many devices, the -1 axis filled in."""
+    sizes = dataclasses.asdict(config.mesh)
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    shown = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size != 1) or "1"
+    if -1 in sizes.values():
+        _require(
+            devices % fixed == 0 and devices >= fixed,
+            f"mesh {shown} needs a multiple of {fixed} devices, but there are {devices}",
+        )
+        sizes = {axis: devices // fixed if size == -1 else size for axis, size in sizes.items()}
+    else:
+        _require(
+            fixed == devices,
+            f"mesh {shown} needs {fixed} devices, but there are {devices}; set one axis to -1 to use them all",
+        )
+    _validate_mesh(MeshConfig(**sizes), config.model, config.data)
+    row_shards = sizes["data"] * sizes["fsdp"]
+    _require(
+        config.data.batch_size % row_shards == 0,
+        f"data.batch_size={config.data.batch_size} does not divide over mesh data x fsdp = {row_shards}",
+    )
+    return sizes
+
+
+def fingerprint(config: Config) -> str:
+    """16 hex digits over every field that changes results, of the resolved config."""
+    content: Any = dataclasses.asdict(config)
+    for path in WHERE_IT_RUNS:
+        *parents, leaf = path.split(".")
+        node = content
+        for parent in parents:
+            node = node[parent]
+        del node[leaf]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """Annotated type of each field of a config dataclass, by name."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def field_paths(cls: type, prefix: str = "") -> list[str]:
+    """Every dotted path of a config dataclass, in order."""
+    paths: list[str] = []
+    for name, kind in field_types(cls).items():
+        nested = dataclasses.is_dataclass(kind)
+        paths += field_paths(kind, f"{prefix}{name}.") if nested else [prefix + name]
+    return paths
+
+
+def lookup(config: Any, path: str) -> Any:
+    """The value at a dotted path."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def checked(value: Any, path: str, kind: Any) -> Any:
+    """The value if it is of its annotated type, which Python does not check; integers made float where one is meant."""
+    if dataclasses.is_dataclass(kind):
+        _require(type(value) is kind, f"{path} takes {describe_type(kind)}, not {value!r}")
+        fields = field_types(kind).items()
+        return kind(**{name: checked(getattr(value, name), f"{path}.{name}".lstrip("."), of) for name, of in fields})
+    _require(_is_instance(value, kind), f"{path} takes {describe_type(kind)}, not {value!r}")
+    return float(value) if kind is float else value
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_instance(item, arguments[0]) for item in value)
+    if kind is float:  # an int where a float is meant is fine; a bool never is
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def describe_type(kind: Any) -> str:
+    """A type as a user would say it."""
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(str(choice) for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {typing.get_args(kind)[0].__name__}"
+    names = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
+    return names.get(kind, f"a {kind.__name__}" if isinstance(kind, type | types.GenericAlias) else str(kind))
+
+
+def divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def _round_up(value: float, multiple: int) -> int:
+    return math.ceil(value / multiple) * multiple
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)

@@ -1,0 +1,1 @@
+"""Text to batches. Imports `codelm` and no other room."""

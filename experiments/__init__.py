@@ -1,0 +1,1 @@
+"""Runs of configs: the launcher, sweeps, evaluation, reports. Nothing imports this room."""

@@ -1,0 +1,1 @@
+"""Checkpoints to text. Imports `codelm` and no other room."""

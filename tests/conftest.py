@@ -1,0 +1,19 @@
+"""What every test runs under: eight simulated CPU devices, a compile cache in the working tree, checked shapes."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# Before jax is imported anywhere: it reads these once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# Every shape in a signature of the modules that compute is checked while the tests run.
+from jaxtyping import install_import_hook  # noqa: E402
+
+COMPUTE = ["codelm.model", "codelm.attention", "codelm.loss", "codelm.moe", "data", "train", "infer"]
+install_import_hook(COMPUTE, "beartype.beartype")

@@ -1,0 +1,135 @@
+"""The pieces `make demo` is made of: they learn, they look where they should, and the demo says what it saw."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import data.stdlib
+from codelm import config_io
+from codelm.config import Config, DataConfig, ModelConfig, MoEConfig, TokenizerConfig, TrainConfig, dial
+from codelm.errors import UserError
+from codelm.model import Transformer, rms_norm, rotate
+from data.windows import batch
+from experiments import demo
+from infer.greedy import greedy
+from train.step import make_step, optimizer, schedule
+
+TINY = dial(ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32"), 50)
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return Transformer(TINY, rngs=nnx.Rngs(0))
+
+
+def test_windows_are_a_pure_function_of_seed_and_step() -> None:
+    tokens = np.arange(1000, dtype=np.int32)
+    rows = batch(tokens, 16, 4, seed=1, step=7)
+    np.testing.assert_array_equal(rows["targets"], rows["tokens"] + 1)
+    np.testing.assert_array_equal(rows["tokens"], batch(tokens, 16, 4, seed=1, step=7)["tokens"])
+    for other in (batch(tokens, 16, 4, seed=1, step=8), batch(tokens, 16, 4, seed=2, step=7)):
+        assert not np.array_equal(rows["tokens"], other["tokens"])
+
+
+def test_windows_reach_both_ends() -> None:
+    tokens = np.arange(20, dtype=np.int32)
+    rows = [batch(tokens, 16, 8, seed=0, step=step) for step in range(20)]
+    assert min(row["tokens"].min() for row in rows) == 0
+    assert max(row["targets"].max() for row in rows) == 19
+
+
+def test_the_model_does_not_see_the_future(model: Transformer) -> None:
+    ids = jax.random.randint(jax.random.key(0), (1, 12), 0, 50)
+    changed = ids.at[0, 8:].set((ids[0, 8:] + 1) % 50)
+    before, after = np.asarray(model(ids)), np.asarray(model(changed))
+    np.testing.assert_allclose(before[0, :8], after[0, :8], atol=1e-6)
+    assert np.abs(before[0, 8] - after[0, 8]).max() > 1e-3
+
+
+def test_rms_norm_and_rotation_by_hand() -> None:
+    x = jnp.array([[3.0, 4.0]])
+    normed = rms_norm(x, jnp.array([1.0, 2.0]), 0.0)
+    np.testing.assert_allclose(normed, np.array([[3.0, 8.0]]) / np.sqrt(12.5), rtol=1e-6)
+    vector = np.random.default_rng(0).normal(size=(1, 1, 1, 8)).astype(np.float32)
+    turned = np.asarray(rotate(jnp.asarray(vector), jnp.array([[3]]), 100.0))[0, 0, 0]
+    pairs = vector[0, 0, 0, :4] + 1j * vector[0, 0, 0, 4:]
+    expected = pairs * np.exp(1j * 3 * 100.0 ** (-np.arange(4) / 4))
+    np.testing.assert_allclose(turned, np.concatenate([expected.real, expected.imag]), atol=1e-5)
+
+
+def test_initialisation_keeps_the_stream_at_unit_scale() -> None:
+    deep = Transformer(dataclasses.replace(TINY, depth=16), rngs=nnx.Rngs(0))
+    logits = np.asarray(deep(jax.random.randint(jax.random.key(0), (2, 32), 0, 50)))
+    assert 0.05 < logits.std() < 0.5  # a tied head of std 0.02 on a normed stream of width 64: 0.16
+
+
+def test_a_step_learns_by_heart() -> None:
+    tokens = np.random.default_rng(0).integers(0, 50, 60).astype(np.int32)
+    model = Transformer(TINY, rngs=nnx.Rngs(0))
+    transform = optimizer(TrainConfig(steps=60, learning_rate=5e-3, warmup_steps=5))
+    state, step = transform.init(model), make_step(transform)
+    losses = []
+    for n in range(60):
+        model, state, value = step(model, state, batch(tokens, 16, 8, 0, n))
+        losses.append(float(value))
+    assert losses[0] == pytest.approx(np.log(50), abs=0.3)
+    assert losses[-1] < 1.0
+    assert greedy(model, tokens[:12].tolist(), 3) == tokens[12:15].tolist()
+
+
+def test_schedule_by_hand() -> None:
+    rate = schedule(TrainConfig(steps=100, learning_rate=1.0, warmup_steps=10, decay_fraction=0.2))
+    expected = {0: 0.1, 4: 0.5, 9: 1.0, 50: 1.0, 80: 1.0, 90: 0.5, 100: 0.0}
+    for step, value in expected.items():
+        assert float(rate(step)) == pytest.approx(value, abs=1e-6), step
+
+
+def test_norms_and_embedding_do_not_decay() -> None:
+    train = TrainConfig(steps=10, learning_rate=1.0, warmup_steps=0, weight_decay=0.5, decay_fraction=0.0)
+    transform, model = optimizer(train), Transformer(TINY, rngs=nnx.Rngs(0))
+    nothing = jax.tree.map(np.zeros_like, model)
+    updates, _ = transform.update(nothing, transform.init(model), model)
+    sizes = {jax.tree_util.keystr(path): np.abs(u).max() for path, u in jax.tree_util.tree_leaves_with_path(updates)}
+    kept = {path for path in sizes if "norm" in path or "embedding" in path}
+    assert len(kept) == 4
+    assert {path for path, size in sizes.items() if size > 0} == sizes.keys() - kept
+
+
+def test_a_mixture_of_experts_is_refused_not_faked() -> None:
+    with pytest.raises(UserError, match="mixture-of-experts"):
+        Transformer(dataclasses.replace(TINY, moe=MoEConfig(experts=4, expert_width=8)), rngs=nnx.Rngs(0))
+
+
+def test_the_corpus_is_the_standard_library_without_its_tests() -> None:
+    names = {file.path.name for file in data.stdlib.files()}
+    assert {"dataclasses.py", "argparse.py"} <= names
+    assert not {"test_ast.py", "six.py"} & names
+
+
+def test_unigram_entropy_by_hand() -> None:
+    """Counts 3 and 1, plus one each: 4/6 and 2/6."""
+    value = demo.unigram_entropy(np.array([0, 0, 0, 1]), np.array([0, 1]), 2)
+    assert value == pytest.approx(-(np.log(4 / 6) + np.log(2 / 6)) / 2)
+
+
+def test_the_demo_shows_what_it_trained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole of `make demo` in small: every printed figure comes from the run."""
+    small = Config(
+        model=dataclasses.replace(TINY, vocab_size=1024),
+        tokenizer=TokenizerConfig(vocab_size=1024),
+        data=DataConfig(seq_len=32, batch_size=8),
+        train=TrainConfig(steps=20),
+    )
+    files = data.stdlib.files()[:20]
+    monkeypatch.setattr(config_io, "load", lambda path: small)
+    monkeypatch.setattr(data.stdlib, "files", lambda: files)
+    demo.main()
+    out = capsys.readouterr().out
+    assert "corpus: 20 files" in out
+    assert out.count("tokens/s") == 10
+    assert "unigram entropy" in out
+    assert out.count("--- the model continues") == len(demo.PROMPTS)

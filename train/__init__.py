@@ -1,0 +1,1 @@
+"""Batches to checkpoints. Imports `codelm`, `data` and (for rollouts) `infer`."""

@@ -1,0 +1,57 @@
+"""One optimizer step: next-token loss, AdamW, warm-up then linear decay."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from codelm.config import TrainConfig
+from codelm.model import Transformer
+
+Batch = dict[str, Any]  # "tokens" and "targets": Int "B S"
+Step = Callable[[Transformer, optax.OptState, Batch], tuple[Transformer, optax.OptState, Float[Array, ""]]]
+
+
+def loss(model: Transformer, batch: Batch) -> Float[Array, ""]:
+    """Mean cross-entropy in nats a token."""
+    logits = model(batch["tokens"])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
+
+
+def schedule(train: TrainConfig) -> optax.Schedule:
+    """Warm-up, stable, linear decay to zero over the last `decay_fraction` of the steps."""
+    decay_steps = round(train.steps * train.decay_fraction)
+    warmup = optax.linear_schedule(0.0, train.learning_rate, max(train.warmup_steps, 1))
+    decay = optax.linear_schedule(train.learning_rate, 0.0, max(decay_steps, 1))
+    return lambda step: jnp.minimum(warmup(step + 1), decay(step - (train.steps - decay_steps)))
+
+
+def optimizer(train: TrainConfig) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.clip_by_global_norm(train.grad_clip),
+        optax.adamw(schedule(train), train.beta1, train.beta2, weight_decay=train.weight_decay, mask=_decayed),
+    )
+
+
+def _decayed(params: Any) -> Any:
+    """Weight decay is for matrices: norms and the embedding keep their scale."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not any(word in jax.tree_util.keystr(path) for word in ("norm", "embedding")), params
+    )
+
+
+def make_step(transform: optax.GradientTransformation) -> Step:
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(
+        model: Transformer, state: optax.OptState, batch: Batch
+    ) -> tuple[Transformer, optax.OptState, Float[Array, ""]]:
+        value, gradient = jax.value_and_grad(loss)(model, batch)
+        params: Any = model  # a module is a pytree, which optax's own types do not know
+        updates, state = transform.update(gradient, state, params)
+        return cast(Any, optax.apply_updates(params, updates)), state, value
+
+    return step
