@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Both make .venv when it is missing; neither needs python3 to be recent.
-.PHONY: demo test check install golden help
+.PHONY: demo test check install parity golden help
 
 demo:     ## train the quickstart model on Python's standard library and show what it writes
 	@bash .ci/install
@@ -18,6 +18,10 @@ check:    ## ruff, types, import rule
 
 install:  ## add extras: make install EXTRAS="tpu dev"
 	@bash .ci/install $(EXTRAS)
+
+parity:   ## our logits against transformers', for every model family
+	@bash .ci/install
+	@.venv/bin/python -m experiments.parity
 
 golden:   ## rewrite the snapshots of the shipped configs (look at the diff)
 	@bash .ci/install dev

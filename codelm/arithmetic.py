@@ -4,9 +4,12 @@ FLOPs follow one convention everywhere: model FLOPs without recomputation, a mul
 forward, causal attention counts half, embedding lookups do not count, the output head does.
 """
 
+import math
 from dataclasses import dataclass
 
 from codelm.config import ModelConfig
+from codelm.parameters import all_parameters
+from codelm.windows import layer_windows
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
@@ -22,36 +25,26 @@ class Parameters:
 
 
 def count_parameters(model: ModelConfig) -> Parameters:
-    attention = model.width * model.head_dim * (2 * model.heads + 2 * model.kv_heads)
-    norms = 2 * model.width
-    total_mlp, active_mlp = _mlp_parameters(model)
+    total = active = matmul = 0
+    for parameter in all_parameters(model).values():
+        size = math.prod(parameter.shape)
+        total += size
+        used = size * model.moe.top_k // model.moe.experts if "experts" in parameter.dimensions else size
+        active += used
+        if parameter.start in ("matrix", "residual"):
+            matmul += used
     embedding = model.vocab_size * model.width
-    head = 0 if model.tied_embeddings else embedding
-    outside = embedding + head + model.width  # the last norm
-    matmul = model.depth * (attention + active_mlp) + model.vocab_size * model.width
-    return Parameters(
-        total=model.depth * (attention + norms + total_mlp) + outside,
-        active=model.depth * (attention + norms + active_mlp) + outside,
-        embedding=embedding,
-        matmul=matmul,
-    )
-
-
-def _mlp_parameters(model: ModelConfig) -> tuple[int, int]:
-    """Feed-forward parameters of one layer: all of them, and those one token uses."""
-    moe = model.moe
-    if not moe.experts:
-        dense = 3 * model.width * model.mlp_width
-        return dense, dense
-    expert, router = 3 * model.width * moe.expert_width, model.width * moe.experts
-    shared = moe.shared_experts * expert
-    return moe.experts * expert + shared + router, moe.top_k * expert + shared + router
+    return Parameters(total, active, embedding, matmul + embedding)  # the output head, tied or not
 
 
 def training_flops_per_token(model: ModelConfig, seq_len: int) -> int:
-    """Forward and backward: 6 a matmul parameter, plus attention scores and values over half the row."""
-    attention = 6 * model.depth * model.heads * model.head_dim * seq_len
-    return 6 * count_parameters(model).matmul + attention
+    """Forward and backward: 6 a matmul parameter, plus attention scores and values over the keys a token sees.
+
+    A causal row of S tokens sees S/2 keys on average, one with a window of w sees w - w²/2S.
+    """
+    widths = [min(window or seq_len, seq_len) for window in layer_windows(model)]
+    keys = sum(width - width**2 / (2 * seq_len) for width in widths)
+    return 6 * count_parameters(model).matmul + round(12 * model.heads * model.head_dim * keys)
 
 
 def kv_bytes_per_token(model: ModelConfig, dtype: str = "bfloat16") -> int:

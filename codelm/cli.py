@@ -11,6 +11,8 @@ from codelm.errors import UserError, nearest
 # verb → (module:function, what it does). A function takes (argv, prog) and prints its result.
 VERBS: dict[str, tuple[str, str]] = {
     "config show": ("codelm.config_command:show", "print a config resolved: every field, parameters, FLOPs, KV bytes"),
+    "import": ("codelm.model_commands:import_", "make a checkpoint of a Hugging Face folder"),
+    "export": ("codelm.model_commands:export", "make a Hugging Face folder of a run or checkpoint"),
     "tokenizer train": ("codelm.tokenizer_command:train", "train a tokenizer for code on files and folders"),
     "tokenizer inspect": ("codelm.tokenizer_command:inspect", "what a tokenizer holds, and bytes/token on real text"),
     "tokenizer extend": ("codelm.tokenizer_command:extend", "add pieces to a tokenizer"),
@@ -45,6 +47,9 @@ def _dispatch(argv: list[str]) -> None:
         return
     if words[0] not in groups:
         raise UserError(f"no verb '{words[0]}'; nearest: '{nearest(words[0], sorted(groups))}'. See codelm --help")
+    if words[0] in VERBS:
+        _call(words[0], argv[1:])
+        return
     in_group = [verb for verb in VERBS if verb.split()[0] == words[0]]
     if len(words) == 1 or words[1] in ("-h", "--help"):
         print(_overview(words[0], in_group))
@@ -53,8 +58,12 @@ def _dispatch(argv: list[str]) -> None:
     if verb not in VERBS:
         close = nearest(words[1], [name.split()[1] for name in in_group])
         raise UserError(f"no verb '{verb}'; nearest: '{words[0]} {close}'. See codelm {words[0]} --help")
+    _call(verb, argv[2:])
+
+
+def _call(verb: str, argv: list[str]) -> None:
     module, function = VERBS[verb][0].split(":")
-    getattr(importlib.import_module(module), function)(argv[2:], f"codelm {verb}")
+    getattr(importlib.import_module(module), function)(argv, f"codelm {verb}")
 
 
 def _overview(group: str, verbs: list[str]) -> str:

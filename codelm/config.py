@@ -16,7 +16,7 @@ from typing import Any, Literal
 from codelm.errors import UserError
 
 # Fields that say where or how an experiment runs, not what it computes: they stay out of the fingerprint.
-WHERE_IT_RUNS = ("name", "mesh")
+WHERE_IT_RUNS = ("name", "mesh", "model.remat", "model.attention")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,28 @@ class RopeConfig:
 
     theta: float = 10_000.0
     """Base of the rotation wavelengths; larger bases reach longer contexts."""
+    scaling: Literal["none", "linear", "dynamic", "llama3", "yarn"] = "none"
+    """How a model is stretched past the length it was trained at."""
+    factor: float = 1.0
+    """By how much."""
+    original_seq_len: int = 0
+    """The length it was trained at; every scaling but linear needs it."""
+    low_freq_factor: float = 1.0
+    """llama3: wavelengths above original_seq_len over this are stretched in full."""
+    high_freq_factor: float = 4.0
+    """llama3: wavelengths below original_seq_len over this are left alone."""
+    beta_fast: float = 32.0
+    """yarn: dimensions that turn more often than this over the original length are left alone."""
+    beta_slow: float = 1.0
+    """yarn: dimensions that turn less often than this are stretched in full."""
+    attention_factor: float = 0.0
+    """yarn: multiplies rotated queries and keys; 0 = 0.1 ln(factor) + 1, or from the two mscale fields."""
+    mscale: float = 0.0
+    """yarn: with mscale_all_dim, gives attention_factor as DeepSeek computes it."""
+    mscale_all_dim: float = 0.0
+    """yarn: see mscale."""
+    truncate: bool = True
+    """yarn: round the bounds of the ramp to whole dimensions."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +61,16 @@ class MoEConfig:
     """Experts every token goes through."""
     expert_width: int = 0
     """Hidden width of one expert; 0 = model.mlp_width / top_k, rounded up to a multiple of 64."""
+    renormalise: bool = True
+    """The weights of a token's top_k experts sum to one."""
+    capacity_factor: float = 0.0
+    """Room of one expert relative to an even share; what does not fit is dropped. 0 = dropless."""
+    balance: Literal["loss", "bias", "none"] = "loss"
+    """How the load is evened out: by a loss, by a bias on the selection that follows the load, or not."""
     balance_weight: float = 0.01
-    """Weight of the load-balance loss."""
+    """Weight of the load-balance loss, or the step of the bias."""
+    router_z_weight: float = 0.0
+    """Weight of the squared log-partition of the router's logits."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +91,56 @@ class ModelConfig:
     """Feed-forward hidden width; 0 = 8/3 width, rounded up to a multiple of 128."""
     vocab_size: int = 0
     """Rows of the embedding; 0 = tokenizer.vocab_size."""
+    max_seq_len: int = 0
+    """Longest text the model is good for; 0 = data.seq_len."""
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    """Layernorm also subtracts the mean and has a bias."""
     norm_eps: float = 1e-6
-    """Added to the mean square in RMSNorm."""
+    """Added to the variance in norms."""
+    norm_unit_offset: bool = False
+    """Norm scales are stored minus one (Gemma)."""
+    post_norms: bool = False
+    """Further norms on what attention and feed-forward add to the stream (Gemma 2)."""
+    qk_norm: bool = False
+    """RMSNorm on each head's queries and keys, before rotation (Qwen3)."""
+    qkv_bias: bool = False
+    """Biases on queries, keys and values."""
+    out_bias: bool = False
+    """Bias on the attention output."""
+    mlp_bias: bool = False
+    """Biases in the feed-forward."""
+    mlp: Literal["swiglu", "geglu", "gelu"] = "swiglu"
+    """Feed-forward: gated by silu, gated by (tanh) gelu, or plain (tanh) gelu."""
     tied_embeddings: bool = True
     """Output head shares the embedding table."""
+    embedding_multiplier: float = 1.0
+    """Multiplies embeddings as they enter the stream."""
+    residual_multiplier: float = 1.0
+    """Multiplies what each block adds to the stream."""
+    attention_multiplier: float = 0.0
+    """Multiplies attention scores; 0 = 1 / sqrt(head_dim)."""
+    logit_multiplier: float = 1.0
+    """Multiplies logits."""
+    logit_softcap: float = 0.0
+    """Logits are squashed into plus or minus this by tanh; 0 = not."""
+    attention_softcap: float = 0.0
+    """The same for attention scores."""
+    sliding_window: int = 0
+    """Keys a token sees, itself included, in layers that slide; 0 = all of them."""
+    window_from_layer: int = 0
+    """First layer that slides (Qwen2)."""
+    full_attention_every: int = 0
+    """Every n-th layer does not slide (Gemma 2: 2); 0 = all slide."""
     rope: RopeConfig = RopeConfig()
     moe: MoEConfig = MoEConfig()
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Storage of the parameters."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Matrix products; norms, softmax and loss are always in float32."""
+    remat: Literal["none", "full", "matmuls", "offload"] = "full"
+    """What backward keeps of a layer: everything, its input, attention and matmul outputs, or those in host memory."""
+    attention: Literal["auto", "xla", "splash", "pallas", "cudnn"] = "auto"
+    """Attention kernel; auto = the fastest that can do it on this platform, logged once."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +258,7 @@ def resolve(config: Config) -> Config:
     config = checked(config, "", Config)
     _check_dials(config)
     model = dial(config.model, config.tokenizer.vocab_size)
+    model = dataclasses.replace(model, max_seq_len=model.max_seq_len or config.data.seq_len)
     rate = config.train.learning_rate or dial_learning_rate(model.width)
     resolved = dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, learning_rate=rate))
     validate(resolved)
@@ -198,9 +269,9 @@ def _check_dials(config: Config) -> None:
     """Sizes that the dial divides by must be sane before it runs."""
     for path in ("model.depth", "tokenizer.vocab_size"):
         _require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
-    for name in ("width", "heads", "kv_heads", "head_dim", "mlp_width", "vocab_size"):
+    for name in ("width", "heads", "kv_heads", "head_dim", "mlp_width", "vocab_size", "max_seq_len"):
         size = getattr(config.model, name)
-        _require(size >= 0, f"model.{name} must be at least 1 (or 0: from the depth dial), not {size}")
+        _require(size >= 0, f"model.{name} must be at least 1 (or 0: set for you), not {size}")
 
 
 def validate(config: Config) -> None:
@@ -226,8 +297,34 @@ def validate(config: Config) -> None:
         model.vocab_size >= config.tokenizer.vocab_size,
         f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={config.tokenizer.vocab_size}",
     )
+    _validate_rope(model.rope)
+    _validate_windows(model)
     _validate_moe(model.moe)
     _validate_mesh(config.mesh, model, data)
+
+
+def _validate_rope(rope: RopeConfig) -> None:
+    _require(rope.factor >= 1, f"model.rope.factor must be at least 1, not {rope.factor}")
+    _require(
+        rope.scaling in ("none", "linear") or rope.original_seq_len >= 1,
+        f"model.rope.scaling={rope.scaling} needs model.rope.original_seq_len, the length the model was trained at",
+    )
+    _require(
+        rope.scaling != "llama3" or rope.high_freq_factor > rope.low_freq_factor,
+        f"model.rope.high_freq_factor={rope.high_freq_factor} must be above "
+        f"model.rope.low_freq_factor={rope.low_freq_factor}",
+    )
+
+
+def _validate_windows(model: ModelConfig) -> None:
+    for name in ("sliding_window", "window_from_layer", "full_attention_every"):
+        size = getattr(model, name)
+        _require(size >= 0, f"model.{name} must be at least 0, not {size}")
+    for name in ("window_from_layer", "full_attention_every"):
+        _require(
+            model.sliding_window > 0 or getattr(model, name) == 0,
+            f"model.{name}={getattr(model, name)} needs model.sliding_window > 0",
+        )
 
 
 def _validate_moe(moe: MoEConfig) -> None:
@@ -256,6 +353,7 @@ def _validate_mesh(mesh: MeshConfig, model: ModelConfig, data: DataConfig) -> No
         ("mesh.fsdp", mesh.fsdp, "model.width", model.width),
         ("mesh.fsdp", mesh.fsdp, "data.batch_size", data.batch_size),
         ("mesh.data", mesh.data, "data.batch_size", data.batch_size),
+        ("mesh.tensor", mesh.tensor, "model.vocab_size", model.vocab_size),
     ]
     if model.moe.experts:
         split.append(("mesh.expert", mesh.expert, "model.moe.experts", model.moe.experts))
@@ -282,10 +380,10 @@ def mesh_shape(config: Config, devices: int) -> dict[str, int]:
             f"mesh {shown} needs {fixed} devices, but there are {devices}; set one axis to -1 to use them all",
         )
     _validate_mesh(MeshConfig(**sizes), config.model, config.data)
-    row_shards = sizes["data"] * sizes["fsdp"]
+    row_shards = sizes["data"] * sizes["fsdp"] * sizes["expert"]
     _require(
         config.data.batch_size % row_shards == 0,
-        f"data.batch_size={config.data.batch_size} does not divide over mesh data x fsdp = {row_shards}",
+        f"data.batch_size={config.data.batch_size} does not divide over mesh data x fsdp x expert = {row_shards}",
     )
     return sizes
 

@@ -101,10 +101,11 @@ def from_json(text: str) -> Config:
     content.pop("derived", None)  # figures that `codelm config show --json` adds
     if version != JSON_VERSION:
         raise UserError(f"config JSON has version {version!r}; this codelm reads version {JSON_VERSION}")
-    return _from_dict(Config, content, "")
+    return from_dict(Config, content, "")
 
 
-def _from_dict(cls: type, content: dict[str, Any], path: str) -> Any:
+def from_dict(cls: type, content: Any, path: str) -> Any:
+    """A config dataclass from its fields; `path` is where it stands, for errors."""
     if not isinstance(content, dict):
         raise UserError(f"{path} takes {describe_type(cls)}, not {content!r}")
     fields = field_types(cls)
@@ -115,7 +116,7 @@ def _from_dict(cls: type, content: dict[str, Any], path: str) -> Any:
     for name, value in content.items():
         kind, below = fields[name], f"{path}.{name}".lstrip(".")
         if dataclasses.is_dataclass(kind):
-            value = _from_dict(typing.cast(type, kind), value, below)
+            value = from_dict(typing.cast(type, kind), value, below)
         elif typing.get_origin(kind) is tuple and isinstance(value, list):
             value = tuple(value)
         values[name] = value

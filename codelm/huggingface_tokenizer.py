@@ -42,6 +42,7 @@ def from_json(content: bytes, name: str = "tokenizer.json") -> Tokenizer:
         added = {token["content"]: token for token in spec.get("added_tokens") or []}
         special = {text: token["id"] for text, token in added.items() if _is_special(token)}
         encoder = HuggingFaceEncoder(json.dumps(_exact(spec, special)))
+        start = tokenizers.Tokenizer.from_str(content.decode()).encode("").ids
     except Exception as error:  # tokenizers raises bare Exception for a bad file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{name} is not a Hugging Face tokenizer.json, or is damaged: {reason}") from error
@@ -53,7 +54,14 @@ def from_json(content: bytes, name: str = "tokenizer.json") -> Tokenizer:
         if piece not in special:
             pieces[i] = piece.encode() if piece in added else to_bytes(piece)
     singles = [i for i, piece in by_id.items() if byte_level or _BYTE_PIECE.fullmatch(piece)]
-    return Tokenizer(pieces=tuple(pieces), special=special, byte_ids=byte_table(pieces, singles), encoder=encoder)
+    return Tokenizer(
+        pieces=tuple(pieces),
+        special=special,
+        byte_ids=byte_table(pieces, singles),
+        encoder=encoder,
+        start=tuple(i for i in start if i in special.values()),
+        leading_space=_puts_space_in_front(spec.get("normalizer")) or _puts_space_in_front(spec.get("pre_tokenizer")),
+    )
 
 
 def _vocabulary(model: dict[str, Any]) -> dict[str, int]:
@@ -90,6 +98,16 @@ def _without_leading_space(node: Any) -> Any:
     if node.get("type") == "ByteLevel":
         node["add_prefix_space"] = False
     return node
+
+
+def _puts_space_in_front(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(map(_puts_space_in_front, node))
+    if not isinstance(node, dict):
+        return False
+    metaspace = node.get("type") == "Metaspace" and node.get("prepend_scheme", "always") != "never"
+    byte_level = node.get("type") == "ByteLevel" and node.get("add_prefix_space", False)
+    return _is_prepend(node) or metaspace or byte_level or any(map(_puts_space_in_front, node.values()))
 
 
 def _is_prepend(node: Any) -> bool:

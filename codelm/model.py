@@ -1,97 +1,324 @@
 """The network: a decoder-only transformer in Flax NNX, its layers stacked and scanned.
 
-Pre-norm blocks of grouped-query attention with rotary positions and a SwiGLU feed-forward; RMSNorm; f32 statistics.
-Initialisation: normal, std 0.02 for the embedding, 1/sqrt(fan-in) for matrices, the two that write to the residual
-stream divided by sqrt(2 * depth) more, so that the stream's variance does not grow with depth.
+One forward serves training and cached decoding. `codelm.parameters` lists what it is made of and how it starts;
+`codelm.sharding` says how arrays are split when a mesh is set; statistics of norms, softmax and loss are in float32.
 """
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from codelm import cache as kv
+from codelm.attention import attend
+from codelm.cache import Cache, Slots
 from codelm.config import ModelConfig
-from codelm.errors import UserError
+from codelm.moe import MoEStats, moe
+from codelm.parameters import all_parameters, block_parameters
+from codelm.rope import rotate, rotations
+from codelm.sharding import follow, gathered, has_mesh, like_stream, place, spec
+from codelm.windows import layer_runs, layer_windows
+
+PAD = -2  # the segment of padding: no key is in it, so padding attends to nothing and nothing to it
+# What a layer keeps for backward under the remat policies between none and full.
+SAVED = ("query", "key", "value", "attention", "gate", "up")
+
+
+class Rows(NamedTuple):
+    """Where tokens stand. Packed documents have segments of their own and positions from 0."""
+
+    positions: Int[Array, "B S"]
+    segments: Int[Array, "B S"]
+
+
+class Memory(NamedTuple):
+    """The keys and values a layer has cached, before the tokens at hand."""
+
+    key: Float[Array, "B T K H"]
+    value: Float[Array, "B T K H"]
 
 
 class Block(nnx.Module):
-    """One layer: attention, then feed-forward, each added to the residual stream."""
+    """One layer: attention, then feed-forward or experts, each added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
-        width, heads, kv_heads, head_dim = config.width, config.heads, config.kv_heads, config.head_dim
-        dtype = jnp.dtype(config.param_dtype)
+    def __init__(self, config: ModelConfig, values: Mapping[str, Array]) -> None:
         self.config = config
+        for name in block_parameters(config):
+            setattr(self, name, nnx.Param(values[name]))
 
-        def matrix(*shape: int, fan_in: int, scale: float = 1.0) -> nnx.Param:
-            return nnx.Param((scale * fan_in**-0.5 * jax.random.normal(rngs.params(), shape)).astype(dtype))
+    def __call__(
+        self, x: Float[Array, "B S D"], rows: Rows, window: int, memory: Memory | None, slots: Slots | None
+    ) -> tuple[Float[Array, "B S D"], Memory | None, MoEStats | None]:
+        attended, memory = self.attention(self.norm(x, "attention_norm"), rows, window, memory, slots)
+        x = x + self.added(attended, "attention_post_norm")
+        changed, stats = self.feed_forward(self.norm(x, "mlp_norm"), rows)
+        return x + self.added(changed, "mlp_post_norm"), memory, stats
 
-        residual = (2 * config.depth) ** -0.5
-        self.attention_norm = nnx.Param(jnp.ones(width, dtype))
-        self.query = matrix(width, heads, head_dim, fan_in=width)
-        self.key = matrix(width, kv_heads, head_dim, fan_in=width)
-        self.value = matrix(width, kv_heads, head_dim, fan_in=width)
-        self.out = matrix(heads, head_dim, width, fan_in=heads * head_dim, scale=residual)
-        self.mlp_norm = nnx.Param(jnp.ones(width, dtype))
-        self.gate = matrix(width, config.mlp_width, fan_in=width)
-        self.up = matrix(width, config.mlp_width, fan_in=width)
-        self.down = matrix(config.mlp_width, width, fan_in=config.mlp_width, scale=residual)
+    def attention(
+        self, x: Float[Array, "B S D"], rows: Rows, window: int, memory: Memory | None, slots: Slots | None
+    ) -> tuple[Float[Array, "B S D"], Memory | None]:
+        config, keys = self.config, rows
+        query, key, value = self.heads(x, rows)
+        if memory is not None and slots is not None:
+            start = slots.length
+            memory = Memory(kv.write(memory.key, key, start), kv.write(memory.value, value, start))
+            key, value, keys = *memory, Rows(slots.positions, slots.segments)
+        mixed = attend(
+            query,
+            key.astype(query.dtype),
+            value.astype(query.dtype),
+            query_positions=rows.positions,
+            key_positions=keys.positions,
+            query_segments=rows.segments,
+            key_segments=keys.segments,
+            scale=config.attention_multiplier or config.head_dim**-0.5,
+            window=window,
+            softcap=config.attention_softcap,
+            backend=config.attention,
+        )
+        mixed = checkpoint_name(follow(mixed, x), "attention")
+        out = _into_stream("bsnh,nhd->bsd", mixed, self.weight("out", x.dtype))
+        return self.biased(out, "out_bias"), memory
 
-    def __call__(self, x: Float[Array, "B S D"], positions: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        x = x + self.attention(rms_norm(x, self.attention_norm[...], self.config.norm_eps), positions)
-        return x + self.mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps))
+    def heads(
+        self, x: Float[Array, "B S D"], rows: Rows
+    ) -> tuple[Float[Array, "B S N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
+        """Rotated queries and keys, and values."""
+        config = self.config
+        query = self.biased(jnp.einsum("bsd,dnh->bsnh", x, self.weight("query", x.dtype)), "query_bias")
+        key = self.biased(jnp.einsum("bsd,dkh->bskh", x, self.weight("key", x.dtype)), "key_bias")
+        value = self.biased(jnp.einsum("bsd,dkh->bskh", x, self.weight("value", x.dtype)), "value_bias")
+        if config.qk_norm:
+            query = rms_norm(query, self.scale("query_norm"), config.norm_eps)
+            key = rms_norm(key, self.scale("key_norm"), config.norm_eps)
+        cos, sin = rotations(config.rope, config.head_dim, rows.positions)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        return checkpoint_name(query, "query"), checkpoint_name(key, "key"), checkpoint_name(value, "value")
 
-    def attention(self, x: Float[Array, "B S D"], positions: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        theta, dtype = self.config.rope.theta, x.dtype
-        query = rotate(jnp.einsum("bsd,dnh->bsnh", x, self.query[...].astype(dtype)), positions, theta)
-        key = rotate(jnp.einsum("bsd,dkh->bskh", x, self.key[...].astype(dtype)), positions, theta)
-        value = jnp.einsum("bsd,dkh->bskh", x, self.value[...].astype(dtype))
-        mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-        return jnp.einsum("bsnh,nhd->bsd", mixed, self.out[...].astype(dtype))
+    def feed_forward(self, x: Float[Array, "B S D"], rows: Rows) -> tuple[Float[Array, "B S D"], MoEStats | None]:
+        if not self.config.moe.experts:
+            return self.dense(x, ""), None
+        settings = self.config.moe
+        out, stats = moe(
+            x,
+            self.stored("router"),
+            self.stored("experts_gate"),
+            self.stored("experts_up"),
+            self.stored("experts_down"),
+            top_k=settings.top_k,
+            renormalise=settings.renormalise,
+            capacity_factor=settings.capacity_factor,
+            bias=self.stored("router_bias") if settings.balance == "bias" else None,
+            activation="silu" if self.config.mlp == "swiglu" else "gelu_tanh",
+            mask=(rows.segments != PAD).astype(jnp.float32),
+        )
+        out = follow(out, x)
+        return (out + self.dense(x, "shared_") if settings.shared_experts else out), stats
 
-    def mlp(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        gate = jax.nn.silu(x @ self.gate[...].astype(x.dtype))
-        return (gate * (x @ self.up[...].astype(x.dtype))) @ self.down[...].astype(x.dtype)
+    def dense(self, x: Float[Array, "B S D"], prefix: str) -> Float[Array, "B S D"]:
+        """The feed-forward, or the shared experts, which are one wide feed-forward."""
+
+        def product(name: str) -> Float[Array, "B S F"]:
+            out = jnp.einsum("bsd,df->bsf", x, self.weight(prefix + name, x.dtype))
+            return checkpoint_name(self.biased(out, f"{prefix}{name}_bias"), name)
+
+        if self.config.mlp == "gelu":
+            hidden = jax.nn.gelu(product("up"))  # jax's gelu is the tanh one
+        else:
+            hidden = (jax.nn.silu if self.config.mlp == "swiglu" else jax.nn.gelu)(product("gate")) * product("up")
+        down = self.weight(f"{prefix}down", x.dtype)
+        return self.biased(_into_stream("bsf,fd->bsd", hidden, down), f"{prefix}down_bias")
+
+    def stored(self, name: str) -> Float[Array, "..."]:
+        return getattr(self, name)[...]
+
+    def weight(self, name: str, dtype: jnp.dtype) -> Float[Array, "..."]:
+        """A parameter in the dtype of its product, whole along the axis it is stored split over."""
+        return gathered(self.stored(name).astype(dtype), *block_parameters(self.config)[name].dimensions)
+
+    def biased(self, x: Float[Array, "..."], name: str) -> Float[Array, "..."]:
+        return x + self.stored(name).astype(x.dtype) if hasattr(self, name) else x
+
+    def scale(self, name: str) -> Float[Array, " D"]:
+        return _scale(self.stored(name), self.config)
+
+    def norm(self, x: Float[Array, "B S D"], name: str) -> Float[Array, "B S D"]:
+        bias = self.stored(f"{name}_bias") if self.config.norm == "layernorm" else None
+        return normalise(x, self.scale(name), bias, self.config)
+
+    def added(self, x: Float[Array, "B S D"], post_norm: str) -> Float[Array, "B S D"]:
+        """What goes into the stream."""
+        x = self.norm(x, post_norm) if self.config.post_norms else x
+        return x if self.config.residual_multiplier == 1.0 else x * self.config.residual_multiplier
 
 
 class Transformer(nnx.Module):
     """Token ids to logits."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs) -> None:
-        if config.moe.experts:
-            raise UserError("mixture-of-experts models cannot be built yet: only their arithmetic is there")
-        dtype = jnp.dtype(config.param_dtype)
+    embedding: nnx.Param
+    head: nnx.Param  # where it is not the embedding
+    final_norm: nnx.Param
+    final_norm_bias: nnx.Param  # of a layernorm
+
+    def __init__(self, config: ModelConfig, values: Mapping[str, Array]) -> None:
+        """A model of these arrays (see `codelm.parameters.all_parameters`); `create` makes a new one."""
         self.config = config
-        table = 0.02 * jax.random.normal(rngs.params(), (config.vocab_size, config.width))
-        self.embedding = nnx.Param(table.astype(dtype))
-        layers = nnx.split_rngs(splits=config.depth)(nnx.vmap(lambda rngs: Block(config, rngs=rngs)))
-        self.blocks = layers(rngs)
-        self.final_norm = nnx.Param(jnp.ones(config.width, dtype))
-        if not config.tied_embeddings:
-            head = config.width**-0.5 * jax.random.normal(rngs.params(), (config.vocab_size, config.width))
-            self.head = nnx.Param(head.astype(dtype))
+        blocks = {name.removeprefix("blocks."): value for name, value in values.items() if name.startswith("blocks.")}
+        for name in values.keys() - {f"blocks.{block}" for block in blocks}:
+            setattr(self, name, nnx.Param(values[name]))
+        self.blocks = Block(config, blocks)
 
-    def __call__(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S V"]:
-        """Logits in float32."""
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        x = self.embedding[...][tokens].astype(self.config.compute_dtype)
-        x, _ = jax.lax.scan(lambda x, block: (block(x, positions), None), x, self.blocks)
-        x = rms_norm(x, self.final_norm[...], self.config.norm_eps)
-        head = self.embedding if self.config.tied_embeddings else self.head
-        return jnp.einsum("bsd,vd->bsv", x, head[...].astype(x.dtype), preferred_element_type=jnp.float32)
+    def __call__(
+        self,
+        tokens: Int[Array, "B S"],
+        positions: Int[Array, "B S"] | None = None,
+        segments: Int[Array, "B S"] | None = None,
+    ) -> Float[Array, "B S V"]:
+        """Logits in float32. Packed rows say where each document begins by positions and segments."""
+        return self.logits(self.hidden(tokens, positions, segments)[0])
+
+    def hidden(
+        self,
+        tokens: Int[Array, "B S"],
+        positions: Int[Array, "B S"] | None = None,
+        segments: Int[Array, "B S"] | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "B S D"], Cache | None, MoEStats | None]:
+        """The normed last stream, the cache with these tokens in it, and the layers' mean routing statistics.
+
+        With a cache the tokens continue what is in it; positions, where not given, count on from its length.
+        """
+        start = 0 if cache is None else cache.slots.length
+        if positions is None:
+            positions = jnp.broadcast_to(start + jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+        segments = jnp.zeros_like(tokens, jnp.int32) if segments is None else segments
+        along = "sequence" if cache is None else "slots"  # a cache is whole along its slots, so what goes in is too
+        rows = Rows(place(positions, "batch", along), place(segments, "batch", along))
+        slots = None if cache is None else _fill_slots(cache.slots, rows)
+        x, memory, stats = self.layers(self.embed(place(tokens, "batch", along)), rows, cache, slots)
+        if slots is not None and memory is not None:
+            cache = Cache(*memory, slots._replace(length=slots.length + tokens.shape[1]))
+        bias = self.final_norm_bias[...] if self.config.norm == "layernorm" else None
+        return normalise(x, _scale(self.final_norm[...], self.config), bias, self.config), cache, stats
+
+    def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        table, multiplier = gathered(self.embedding[...], "vocab", "width"), self.config.embedding_multiplier
+        x = table.at[tokens].get(out_sharding=like_stream(tokens)) if has_mesh() else table[tokens]
+        x = x.astype(self.config.compute_dtype)
+        return x if multiplier == 1.0 else x * jnp.asarray(multiplier, x.dtype)
+
+    def layers(
+        self, x: Float[Array, "B S D"], rows: Rows, cache: Cache | None, slots: Slots | None
+    ) -> tuple[Float[Array, "B S D"], Memory | None, MoEStats | None]:
+        """Scan over the layers, in runs that repeat one pattern of windows."""
+        memory = None if cache is None else Memory(cache.key, cache.value)
+        outputs = []
+        for first, last, pattern in layer_runs(layer_windows(self.config)):
+            run = _grouped((self.blocks, memory), first, last, len(pattern))
+            x, out = jax.lax.scan(partial(_run, self.config.remat, pattern, rows, slots), x, run)
+            outputs.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out))
+        memory, stats = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *outputs)
+        return x, memory, jax.tree.map(lambda leaf: leaf.mean(0), stats)
+
+    @property
+    def output_table(self) -> Float[Array, "V D"]:
+        return (self.embedding if self.config.tied_embeddings else self.head)[...]
+
+    def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
+        config, table = self.config, gathered(self.output_table.astype(x.dtype), "vocab", "width")
+        logits = jnp.einsum("bsd,vd->bsv", x, table, preferred_element_type=jnp.float32) * config.logit_multiplier
+        return jnp.tanh(logits / config.logit_softcap) * config.logit_softcap if config.logit_softcap else logits
 
 
-def rms_norm(x: Float[Array, "*B D"], weight: Float[Array, " D"], eps: float) -> Float[Array, "*B D"]:
-    """Statistics in float32, result in the dtype of x."""
+def create(config: ModelConfig, seed: int) -> Transformer:
+    """A new model, every array born in its place on the mesh that is set."""
+    values = {}
+    for i, (name, parameter) in enumerate(all_parameters(config).items()):
+        std, shape, dtype = parameter.std(config.depth), parameter.shape, jnp.dtype(config.param_dtype)
+        split: Any = {"out_sharding": spec(*parameter.dimensions, shape=shape)} if has_mesh() else {}
+        if std:
+            key = jax.random.fold_in(jax.random.key(seed), i)
+            values[name] = (std * jax.random.normal(key, shape, **split)).astype(dtype)
+        else:
+            values[name] = place(jnp.full(shape, float(parameter.start == "one"), dtype), *parameter.dimensions)
+    return Transformer(config, values)
+
+
+def _run(
+    remat: str, pattern: tuple[int, ...], rows: Rows, slots: Slots | None, x: Float[Array, "B S D"], layers: Any
+) -> tuple[Float[Array, "B S D"], Any]:
+    """The layers of one pattern: the body of the scan."""
+    outputs = []
+    for i, window in enumerate(pattern):
+
+        def layer(x: Array, own: Any, window: int = window) -> tuple[Array, Any, Any]:
+            block, memory = own
+            return block(x, rows, window, memory, slots)
+
+        x, *out = _rematerialised(layer, remat)(x, jax.tree.map(lambda leaf, i=i: leaf[i], layers))
+        outputs.append(tuple(out))
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
+def _rematerialised(layer: Callable, remat: str) -> Callable:
+    """The layer, told what to keep for backward."""
+    if remat == "none":
+        return layer
+    policies = jax.checkpoint_policies
+    policy = {
+        "full": policies.nothing_saveable,
+        "matmuls": policies.save_only_these_names(*SAVED),
+        "offload": policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=list(SAVED),
+            offload_src="device",
+            offload_dst="pinned_host",
+        ),
+    }[remat]
+    return jax.checkpoint(layer, policy=policy, prevent_cse=False)  # inside a scan, common parts stay apart anyway
+
+
+def _grouped(tree: Any, first: int, last: int, size: int) -> Any:
+    """Layers first to last of stacked arrays, in groups."""
+    return jax.tree.map(lambda leaf: leaf[first:last].reshape(-1, size, *leaf.shape[1:]), tree)
+
+
+def _fill_slots(slots: Slots, rows: Rows) -> Slots:
+    """The slots with new tokens written down; padding leaves them empty."""
+    segments = jnp.where(rows.segments == PAD, kv.EMPTY, rows.segments)
+    return slots._replace(
+        positions=kv.write(slots.positions, rows.positions, slots.length),
+        segments=kv.write(slots.segments, segments, slots.length),
+    )
+
+
+def _into_stream(subscripts: str, x: Float[Array, "B S ..."], weight: Float[Array, "..."]) -> Float[Array, "B S D"]:
+    """A product that sums over a split dimension: the parts are added up across devices."""
+    return jnp.einsum(subscripts, x, weight, out_sharding=like_stream(x))
+
+
+def _scale(stored: Float[Array, " D"], config: ModelConfig) -> Float[Array, " D"]:
+    """A norm's scale in float32; Gemma stores it minus one."""
+    return stored.astype(jnp.float32) + (1.0 if config.norm_unit_offset else 0.0)
+
+
+def normalise(
+    x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"] | None, config: ModelConfig
+) -> Float[Array, "*B D"]:
+    """The norm of the config: statistics in float32, result in the dtype of x."""
+    if config.norm == "rmsnorm":
+        return rms_norm(x, scale, config.norm_eps)
     wide = x.astype(jnp.float32)
-    normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + eps)
-    return (normed * weight.astype(jnp.float32)).astype(x.dtype)
+    wide = wide - wide.mean(axis=-1, keepdims=True)
+    wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + config.norm_eps) * scale
+    return (wide if bias is None else wide + bias.astype(jnp.float32)).astype(x.dtype)
 
 
-def rotate(x: Float[Array, "B S N H"], positions: Int[Array, "B S"], theta: float) -> Float[Array, "B S N H"]:
-    """Rotary embedding: dimension i turns together with dimension i + H/2 (the layout of Llama checkpoints)."""
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = (positions[..., None].astype(jnp.float32) * frequencies)[:, :, None, :]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    low, high = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1).astype(x.dtype)
+def rms_norm(x: Float[Array, "*B D"], scale: Float[Array, " D"], eps: float) -> Float[Array, "*B D"]:
+    wide = x.astype(jnp.float32)
+    return (wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + eps) * scale).astype(x.dtype)

@@ -45,6 +45,7 @@ def parse_proto(proto: bytes, name: str) -> Any:
 def from_proto(proto: bytes, name: str = "tokenizer.model") -> Tokenizer:
     """The tokenizer of a serialized SentencePiece model, without the space some models put before every text."""
     model = parse_proto(proto, name)
+    leading_space = model.normalizer_spec.add_dummy_prefix
     model.normalizer_spec.add_dummy_prefix = False
     special = {p.piece: i for i, p in enumerate(model.pieces) if _is_special(p)}
     byte_pieces = [i for i, p in enumerate(model.pieces) if p.type == p.BYTE]
@@ -53,7 +54,14 @@ def from_proto(proto: bytes, name: str = "tokenizer.model") -> Tokenizer:
         encoder = SentencePieceEncoder(model.SerializeToString())
     except RuntimeError as error:
         raise UserError(f"{name} is a damaged SentencePiece model: {str(error).splitlines()[0]}") from error
-    return Tokenizer(pieces=pieces, special=special, byte_ids=byte_table(pieces, byte_pieces), encoder=encoder)
+    return Tokenizer(
+        pieces=pieces,
+        special=special,
+        byte_ids=byte_table(pieces, byte_pieces),
+        encoder=encoder,
+        start=(special["<s>"],) if "<s>" in special else (),  # Llama's; ours has no such token
+        leading_space=leading_space,
+    )
 
 
 def _is_special(piece: Any) -> bool:

@@ -75,6 +75,10 @@ class Tokenizer:
     byte_ids: tuple[int | None, ...]
     """The id that stands for each single byte, where there is one."""
     encoder: Encoder
+    start: tuple[int, ...] = ()
+    """What its own library puts before a text (a beginning-of-text token)."""
+    leading_space: bool = False
+    """Its own library puts a space before a text (Llama 2's descendants)."""
 
     @property
     def vocab_size(self) -> int:
@@ -93,6 +97,10 @@ class Tokenizer:
             special = self._special_by_text.get(part)
             ids += self._encode_plain(part) if special is None else [special]
         return ids
+
+    def encode_document(self, text: str) -> list[int]:
+        """Ids of a text that begins here, as an imported tokenizer's own library gives them."""
+        return [*self.start, *self.encode(" " + text if self.leading_space and text else text)]
 
     def decode(self, ids: Iterable[int], show_special: bool = False) -> str:
         """Text of the ids. Special tokens are left out unless shown by name; bytes that are not UTF-8 become U+FFFD."""

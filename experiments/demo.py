@@ -10,18 +10,17 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from flax import nnx
 
 import data.stdlib
 from codelm import config_io, tokenizer_training
 from codelm.arithmetic import count_parameters
 from codelm.config import Config, mesh_shape, resolve
 from codelm.errors import UserError
-from codelm.model import Transformer
+from codelm.lm import LM
+from codelm.model import Transformer, create
 from codelm.sentencepiece_tokenizer import from_proto
 from codelm.tokenizer import END_OF_TEXT, Tokenizer
 from data.windows import batch
-from infer.greedy import greedy
 from train.step import loss, make_step, optimizer
 
 HELD_OUT = 0.05  # share of the tokens, at the end, that training never sees
@@ -37,9 +36,9 @@ def main(path: str = "configs/quickstart.py") -> None:
     held_out = evaluate(model, config, tokens[split:])
     unigram = unigram_entropy(tokens[:split], tokens[split:], config.model.vocab_size)
     print(f"\nheld-out loss {held_out:.2f} nats/token; unigram entropy {unigram:.2f} (what counting tokens gets)")
+    lm = LM(config.model, model, tokenizer, "codelm")
     for prompt in PROMPTS:
-        ids = greedy(model, [tokenizer.special[END_OF_TEXT], *tokenizer.encode(prompt)], 24)
-        print(f"\n--- the model continues {prompt!r}\n{prompt}{tokenizer.decode(ids)}")
+        print(f"\n--- the model continues {prompt!r}\n{prompt}{lm.generate(prompt, max_new_tokens=24)}")
 
 
 def corpus(config: Config) -> tuple[Tokenizer, np.ndarray]:
@@ -60,7 +59,7 @@ def corpus(config: Config) -> tuple[Tokenizer, np.ndarray]:
 
 
 def train(config: Config, tokens: np.ndarray) -> Transformer:
-    model = Transformer(config.model, rngs=nnx.Rngs(config.seed))
+    model = create(config.model, config.seed)
     transform = optimizer(config.train)
     state, step = transform.init(cast(Any, model)), make_step(transform)
     rows = (config.data.seq_len, config.data.batch_size, config.seed)

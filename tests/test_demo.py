@@ -3,19 +3,16 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 import data.stdlib
 from codelm import config_io
-from codelm.config import Config, DataConfig, ModelConfig, MoEConfig, TokenizerConfig, TrainConfig, dial
-from codelm.errors import UserError
-from codelm.model import Transformer, rms_norm, rotate
+from codelm.config import Config, DataConfig, ModelConfig, TokenizerConfig, TrainConfig, dial
+from codelm.lm import LM
+from codelm.model import Transformer, create
 from data.windows import batch
 from experiments import demo
-from infer.greedy import greedy
 from train.step import make_step, optimizer, schedule
 
 TINY = dial(ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32"), 50)
@@ -23,7 +20,7 @@ TINY = dial(ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp
 
 @pytest.fixture(scope="module")
 def model() -> Transformer:
-    return Transformer(TINY, rngs=nnx.Rngs(0))
+    return create(TINY, 0)
 
 
 def test_windows_are_a_pure_function_of_seed_and_step() -> None:
@@ -50,26 +47,15 @@ def test_the_model_does_not_see_the_future(model: Transformer) -> None:
     assert np.abs(before[0, 8] - after[0, 8]).max() > 1e-3
 
 
-def test_rms_norm_and_rotation_by_hand() -> None:
-    x = jnp.array([[3.0, 4.0]])
-    normed = rms_norm(x, jnp.array([1.0, 2.0]), 0.0)
-    np.testing.assert_allclose(normed, np.array([[3.0, 8.0]]) / np.sqrt(12.5), rtol=1e-6)
-    vector = np.random.default_rng(0).normal(size=(1, 1, 1, 8)).astype(np.float32)
-    turned = np.asarray(rotate(jnp.asarray(vector), jnp.array([[3]]), 100.0))[0, 0, 0]
-    pairs = vector[0, 0, 0, :4] + 1j * vector[0, 0, 0, 4:]
-    expected = pairs * np.exp(1j * 3 * 100.0 ** (-np.arange(4) / 4))
-    np.testing.assert_allclose(turned, np.concatenate([expected.real, expected.imag]), atol=1e-5)
-
-
 def test_initialisation_keeps_the_stream_at_unit_scale() -> None:
-    deep = Transformer(dataclasses.replace(TINY, depth=16), rngs=nnx.Rngs(0))
+    deep = create(dataclasses.replace(TINY, depth=16), 0)
     logits = np.asarray(deep(jax.random.randint(jax.random.key(0), (2, 32), 0, 50)))
     assert 0.05 < logits.std() < 0.5  # a tied head of std 0.02 on a normed stream of width 64: 0.16
 
 
 def test_a_step_learns_by_heart() -> None:
     tokens = np.random.default_rng(0).integers(0, 50, 60).astype(np.int32)
-    model = Transformer(TINY, rngs=nnx.Rngs(0))
+    model = create(TINY, 0)
     transform = optimizer(TrainConfig(steps=60, learning_rate=5e-3, warmup_steps=5))
     state, step = transform.init(model), make_step(transform)
     losses = []
@@ -78,7 +64,7 @@ def test_a_step_learns_by_heart() -> None:
         losses.append(float(value))
     assert losses[0] == pytest.approx(np.log(50), abs=0.3)
     assert losses[-1] < 1.0
-    assert greedy(model, tokens[:12].tolist(), 3) == tokens[12:15].tolist()
+    assert LM(TINY, model, None, "codelm").generate(tokens[:12].tolist(), 3) == tokens[12:15].tolist()
 
 
 def test_schedule_by_hand() -> None:
@@ -90,18 +76,13 @@ def test_schedule_by_hand() -> None:
 
 def test_norms_and_embedding_do_not_decay() -> None:
     train = TrainConfig(steps=10, learning_rate=1.0, warmup_steps=0, weight_decay=0.5, decay_fraction=0.0)
-    transform, model = optimizer(train), Transformer(TINY, rngs=nnx.Rngs(0))
+    transform, model = optimizer(train), create(TINY, 0)
     nothing = jax.tree.map(np.zeros_like, model)
     updates, _ = transform.update(nothing, transform.init(model), model)
     sizes = {jax.tree_util.keystr(path): np.abs(u).max() for path, u in jax.tree_util.tree_leaves_with_path(updates)}
     kept = {path for path in sizes if "norm" in path or "embedding" in path}
     assert len(kept) == 4
     assert {path for path, size in sizes.items() if size > 0} == sizes.keys() - kept
-
-
-def test_a_mixture_of_experts_is_refused_not_faked() -> None:
-    with pytest.raises(UserError, match="mixture-of-experts"):
-        Transformer(dataclasses.replace(TINY, moe=MoEConfig(experts=4, expert_width=8)), rngs=nnx.Rngs(0))
 
 
 def test_the_corpus_is_the_standard_library_without_its_tests() -> None:

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from codelm.config import TrainConfig
+from codelm.loss import cross_entropy
 from codelm.model import Transformer
 
 Batch = dict[str, Any]  # "tokens" and "targets": Int "B S"
@@ -17,9 +18,17 @@ Step = Callable[[Transformer, optax.OptState, Batch], tuple[Transformer, optax.O
 
 
 def loss(model: Transformer, batch: Batch) -> Float[Array, ""]:
-    """Mean cross-entropy in nats a token."""
-    logits = model(batch["tokens"])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
+    """What training minimises: mean cross-entropy in nats a token, and the routers' terms of a mixture of experts."""
+    config, targets = model.config, batch["targets"]
+    hidden, _, routing = model.hidden(batch["tokens"])
+    weights = jnp.ones(targets.shape, jnp.float32)
+    head = {"logit_multiplier": config.logit_multiplier, "softcap": config.logit_softcap}
+    total, _ = cross_entropy(hidden, model.output_table, targets, weights, **head)
+    if routing is not None:
+        total += config.moe.router_z_weight * routing.z_loss
+        if config.moe.balance == "loss":
+            total += config.moe.balance_weight * routing.balance_loss
+    return total
 
 
 def schedule(train: TrainConfig) -> optax.Schedule:

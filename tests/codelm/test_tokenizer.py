@@ -226,6 +226,15 @@ def test_imported_llama_files_cut_as_their_libraries_do_behind_the_leading_space
     assert load(folder / "llama.model").encode(" " + CODE) == processor.encode(CODE)
 
 
+def test_documents_begin_as_their_own_library_begins_them(folder: Path) -> None:
+    for name in ("byte_level.json", "metaspace.json"):
+        reference = tokenizers.Tokenizer.from_file(str(folder / name))
+        assert load(folder / name).encode_document(CODE) == reference.encode(CODE).ids
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "llama.model"))
+    assert load(folder / "llama.model").encode_document(CODE) == processor.encode(CODE)
+    assert load(folder / "own.model").encode_document("x = 1") == load(folder / "own.model").encode("x = 1")
+
+
 def test_a_folder_is_searched_for_its_tokenizer(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither tokenizer"):
         load(tmp_path)

@@ -1,0 +1,162 @@
+"""A model to use: weights, tokenizer and a simple way to generate. `codelm.load` makes one."""
+
+import dataclasses
+import functools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from codelm import cache as kv
+from codelm import checkpoint, huggingface_config, huggingface_weights, tokenizer
+from codelm.cache import Cache
+from codelm.config import ModelConfig
+from codelm.errors import UserError
+from codelm.model import PAD, Transformer
+from codelm.tokenizer import Tokenizer
+
+# What ends a text in the families there are; generating text stops at those its tokenizer has.
+TEXT_ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<|im_end|>", "<EOT>")
+
+
+@dataclass(frozen=True)
+class LM:
+    config: ModelConfig
+    model: Transformer
+    tokenizer: Tokenizer | None
+    """None for a folder that has no tokenizer: ids still work."""
+    family: str
+    """The Hugging Face model_type, or codelm."""
+    tokenizer_file: Path | None = None
+
+    def logits(self, ids: Int[np.ndarray | Array, "B T"] | Sequence[Sequence[int]]) -> Float[np.ndarray, "B T V"]:
+        """Scores of every next token, in float32."""
+        return np.asarray(_logits(self.model, jnp.asarray(self._checked(ids))))
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: Collection[int] = (),
+    ) -> str | list[int]:
+        """What follows the prompt: text for text, ids for ids. Temperature 0 takes the likeliest token.
+
+        Stops before a token of `stop`; for text also before one that ends a text.
+
+        >>> lm.generate("def fibonacci(n):", max_new_tokens=32)
+        """
+        if max_new_tokens < 1:
+            raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        if temperature < 0:
+            raise UserError(f"temperature must be at least 0, not {temperature}")
+        if not isinstance(prompt, str):
+            return self._generate(list(prompt), max_new_tokens, temperature, seed, stop)
+        if self.tokenizer is None:
+            raise UserError("this model was loaded without a tokenizer: give ids, or put one beside its weights")
+        ends = {self.tokenizer.special[name] for name in TEXT_ENDS if name in self.tokenizer.special}
+        ids = self.tokenizer.encode_document(prompt)
+        return self.tokenizer.decode(self._generate(ids, max_new_tokens, temperature, seed, {*stop, *ends}))
+
+    def _generate(
+        self, ids: list[int], max_new_tokens: int, temperature: float, seed: int, stop: Collection[int]
+    ) -> list[int]:
+        """One token at a time; room comes in powers of two, so that few shapes are ever compiled."""
+        prompt = self._checked([ids])
+        start, last = prompt.shape[1], prompt.shape[1] + max_new_tokens
+        tokens = np.zeros((1, 1 << (last - 1).bit_length()), np.int32)
+        tokens[:, :start] = prompt
+        # Dynamic scaling turns every key anew as the text grows, so there is nothing to cache.
+        cached = self.config.rope.scaling != "dynamic"
+        cache = kv.empty(self.config, 1, tokens.shape[1]) if cached else None
+        for end in range(start, last):
+            if cache is None or end == start:
+                scores, cache = _prefill(self.model, tokens, end, cache)
+            else:
+                scores, cache = _step(self.model, tokens[:, end - 1 : end], cache)
+            token = int(_choose(scores, temperature, jax.random.fold_in(jax.random.key(seed), end)))
+            if token in stop:
+                return tokens[0, start:end].tolist()
+            tokens[0, end] = token
+        return tokens[0, start:last].tolist()
+
+    def _checked(self, ids: Int[np.ndarray | Array, "B T"] | Sequence[Sequence[int]]) -> Int[np.ndarray, "B T"]:
+        """Ids as an array, refused when empty, ragged or outside the vocabulary (which jax would clip in silence)."""
+        try:
+            array = np.asarray(ids)
+        except ValueError as error:
+            raise UserError("rows of ids differ in length; give rows of one length, or one row at a time") from error
+        if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
+            raise UserError(f"ids must be a non-empty array of integers [rows, tokens], not {array.dtype}{array.shape}")
+        if array.min() < 0 or array.max() >= self.config.vocab_size:
+            worst = array.min() if array.min() < 0 else array.max()
+            raise UserError(f"token id {worst} is outside the vocabulary of {self.config.vocab_size}")
+        return array.astype(np.int32)
+
+
+def load(path: str | Path, compute_dtype: Literal["", "float32", "bfloat16"] = "") -> LM:
+    """A model from a run (its newest checkpoint), a checkpoint, or a Hugging Face folder.
+
+    It computes in the dtype it was made in unless told another.
+
+    With a mesh set (`jax.set_mesh`), arrays go straight to their places on it.
+    """
+    folder = _newest(Path(path))
+    if (folder / checkpoint.DESCRIPTION).is_file():
+        config, family = checkpoint.read_description(folder)
+        values = checkpoint.read_parameters(folder, config)
+    elif (folder / "config.json").is_file():
+        config, family = huggingface_config.read_config(folder)
+        values = huggingface_weights.load_parameters(folder, config, family)
+    else:
+        raise UserError(f"no model in {path}: neither {checkpoint.DESCRIPTION}, checkpoints, nor config.json")
+    if compute_dtype:
+        config = dataclasses.replace(config, compute_dtype=compute_dtype)
+    file = next((folder / name for name in checkpoint.TOKENIZERS if (folder / name).is_file()), None)
+    return LM(config, Transformer(config, values), tokenizer.load(file) if file else None, family, file)
+
+
+def _newest(path: Path) -> Path:
+    """The checkpoint to read: the folder itself, or the last of a run's."""
+    if not path.is_dir():
+        raise UserError(f"no model at {path}: no such folder")
+    steps = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit() and (p / checkpoint.DESCRIPTION).is_file()]
+    return max(steps, key=lambda p: int(p.name)) if steps else path
+
+
+_logits = jax.jit(lambda model, ids: model(ids))
+
+
+@jax.jit
+def _prefill(
+    model: Transformer, tokens: Int[np.ndarray | Array, "1 T"], end: Int[Array, ""] | int, cache: Cache | None
+) -> tuple[Float[Array, " V"], Cache | None]:
+    """Scores after the first `end` tokens, and the cache with those."""
+    index = jnp.arange(tokens.shape[1])[None]
+    positions, segments = jnp.where(index < end, index, 0), jnp.where(index < end, 0, PAD)
+    hidden, cache, _ = model.hidden(jnp.asarray(tokens), positions, segments, cache)
+    if cache is not None:  # what follows goes right behind the prompt
+        cache = cache._replace(slots=cache.slots._replace(length=jnp.asarray(end, jnp.int32)))
+    last = jax.lax.dynamic_slice_in_dim(hidden, end - 1, 1, axis=1)
+    return model.logits(last)[0, 0], cache
+
+
+@functools.partial(jax.jit, donate_argnums=2)
+def _step(
+    model: Transformer, token: Int[np.ndarray | Array, "1 1"], cache: Cache
+) -> tuple[Float[Array, " V"], Cache | None]:
+    """Scores after one more token."""
+    hidden, cache_with_token, _ = model.hidden(jnp.asarray(token), cache=cache)
+    return model.logits(hidden)[0, 0], cache_with_token
+
+
+@jax.jit
+def _choose(scores: Float[Array, " V"], temperature: Float[Array, ""] | float, key: PRNGKeyArray) -> Int[Array, ""]:
+    sampled = jax.random.categorical(key, scores / jnp.maximum(temperature, 1e-6))
+    return jnp.where(temperature > 0, sampled, jnp.argmax(scores))

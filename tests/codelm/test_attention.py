@@ -1,0 +1,479 @@
+"""codelm.attention: every backend, mesh and packing gives what a loop over queries and keys in float64 gives."""
+
+import functools
+import logging
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from codelm import attention
+from codelm.errors import UserError
+
+DOCUMENTS = [(7, 10, 7), (24,)]  # lengths of the documents of each packed row
+AXES = ("data", "fsdp", "expert", "tensor", "context")
+
+
+@pytest.fixture(autouse=True)
+def _log_afresh():
+    attention.log_once.cache_clear()
+
+
+def reference(arrays, rows, scale, window=0, softcap=0.0):
+    """Attention by its definition, one query and one key at a time."""
+    query, key, value = (np.asarray(x, np.float64) for x in arrays)
+    query_at, key_at, query_in, key_in = (np.asarray(x) for x in rows)
+    out = np.zeros(query.shape)
+    group = query.shape[2] // key.shape[2]
+    for b, i, n in np.ndindex(query.shape[:3]):
+        scores, values = [], []
+        for j in range(key.shape[1]):
+            if query_in[b, i] != key_in[b, j] or key_at[b, j] > query_at[b, i]:
+                continue
+            if window and key_at[b, j] <= query_at[b, i] - window:
+                continue
+            score = scale * query[b, i, n] @ key[b, j, n // group]
+            scores.append(softcap * np.tanh(score / softcap) if softcap else score)
+            values.append(value[b, j, n // group])
+        if scores:
+            weights = np.exp(np.array(scores) - max(scores))
+            out[b, i, n] = weights @ np.array(values) / weights.sum()
+    return out
+
+
+def packed_rows(documents):
+    """Positions that restart and segments that count up."""
+    positions = [np.concatenate([np.arange(length) for length in lengths]) for lengths in documents]
+    segments = [np.repeat(np.arange(len(lengths)), lengths) for lengths in documents]
+    return jnp.array(positions, jnp.int32), jnp.array(segments, jnp.int32)
+
+
+def tensors(batch, rows, heads, kv_heads, width=8, dtype=jnp.float32, seed=0):
+    random = np.random.default_rng(seed)
+    return tuple(jnp.asarray(random.normal(size=(batch, rows, n, width)), dtype) for n in (heads, kv_heads, kv_heads))
+
+
+def self_attend(arrays, rows, **options: Any):
+    positions, segments = rows
+    both: dict[str, Any] = {"query_positions": positions, "key_positions": positions}
+    both |= {"query_segments": segments, "key_segments": segments}
+    return attention.attend(*arrays, **both | {"scale": 0.3} | options)
+
+
+def out_and_gradients(function, *arrays):
+    """The output, and the gradients of a sum in which each element weighs differently."""
+
+    @jax.jit
+    def both(*arrays):
+        out, pullback = jax.vjp(function, *arrays)
+        weights = weights_of(out).astype(out.dtype)
+        return (out, *pullback(jax.reshard(weights, jax.typeof(out).sharding) if explicit() else weights))
+
+    return both(*arrays)
+
+
+def weights_of(out):
+    return jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
+
+
+def explicit():
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def assert_all_close(got, expected, tolerance=2e-5):
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=tolerance, atol=tolerance)
+
+
+def in_chunks(monkeypatch, chunk=5):
+    """Makes xla take `chunk` queries at a time at most (24 rows: four chunks of five and a padded one)."""
+    monkeypatch.setattr(attention, "SCORES", 0)
+    monkeypatch.setattr(attention, "MIN_CHUNK", chunk)
+
+
+# --- The definition --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("documents", [[(24,), (24,)], DOCUMENTS], ids=["unpacked", "packed"])
+@pytest.mark.parametrize("softcap", [0.0, 0.7])
+@pytest.mark.parametrize("window", [0, 4])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
+def test_xla_is_attention_by_its_definition(heads, kv_heads, window, softcap, documents, chunked, monkeypatch):
+    if chunked:
+        in_chunks(monkeypatch)
+    arrays, rows = tensors(2, 24, heads, kv_heads), packed_rows(documents)
+    got = jax.jit(functools.partial(self_attend, window=window, softcap=softcap))(arrays, rows)
+    positions, segments = rows
+    expected = reference(arrays, (positions, positions, segments, segments), 0.3, window, softcap)
+    assert_all_close([got], [expected])
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (4, 0.7)])
+def test_gradients_are_those_of_the_definition(window, softcap, chunked, monkeypatch):
+    if chunked:
+        in_chunks(monkeypatch)
+    arrays, rows = tensors(2, 12, 4, 2, width=4), packed_rows([(5, 7), (12,)])
+    where = (rows[0], rows[0], rows[1], rows[1])
+    options = {"window": window, "softcap": softcap}
+    gradients = out_and_gradients(lambda *x: self_attend(x, rows, **options), *arrays)[1:]
+    weights = np.asarray(weights_of(arrays[0]), np.float64)
+    for which, gradient in enumerate(gradients):
+        direction = np.random.default_rng(which).normal(size=gradient.shape)
+        step = [1e-5 * direction if i == which else 0.0 for i in range(3)]
+        loss = []
+        for sign in (1, -1):
+            moved = [np.asarray(x, np.float64) + sign * d for x, d in zip(arrays, step, strict=True)]
+            loss.append(np.sum(weights * reference(moved, where, 0.3, **options)))
+        slope = (loss[0] - loss[1]) / 2e-5
+        np.testing.assert_allclose(np.sum(np.asarray(gradient, np.float64) * direction), slope, rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_query_that_sees_no_key_gives_zeros_and_no_gradient(chunked, monkeypatch):
+    if chunked:
+        in_chunks(monkeypatch)
+    query, key, value = tensors(1, 24, 4, 2)
+    positions = jnp.arange(24, dtype=jnp.int32)[None]
+    segments = jnp.where(positions % 3 == 0, 1, 2)
+    rows = {"query_positions": positions, "key_positions": positions, "query_segments": segments}
+    rows["key_segments"] = jnp.full_like(segments, 2)
+    attend: Any = functools.partial(attention.attend, scale=0.3)
+    out, *gradients = out_and_gradients(lambda *x: attend(*x, **rows, window=9, softcap=0.7), query, key, value)
+    assert not np.asarray(out[:, ::3]).any()
+    assert np.asarray(out[:, 2::3]).all()
+    assert not np.asarray(gradients[0][:, ::3]).any()
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_packed_is_each_document_alone(window):
+    arrays, rows = tensors(2, 24, 4, 2), packed_rows(DOCUMENTS)
+    packed = out_and_gradients(lambda *x: self_attend(x, rows, window=window), *arrays)
+    weights = weights_of(arrays[0])
+    for b, lengths in enumerate(DOCUMENTS):
+        ends = np.cumsum(lengths)
+        for start, end in zip(ends - lengths, ends, strict=True):
+            alone = [x[b : b + 1, start:end] for x in arrays]
+            positions = jnp.arange(end - start, dtype=jnp.int32)[None]
+            out, pullback = jax.vjp(
+                lambda *x, p=positions: self_attend(x, (p, jnp.zeros_like(p)), window=window), *alone
+            )
+            expected = (out, *pullback(weights[b : b + 1, start:end]))
+            assert_all_close([x[b : b + 1, start:end] for x in packed], expected)
+
+
+@pytest.mark.parametrize("window", [0, 4])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_decoding_from_a_cache_is_the_full_pass(window, at_once):
+    """Slots in another order than the positions, some unused and full of rubbish."""
+    query, key, value = tensors(2, 12, 4, 2)
+    positions, segments = packed_rows([(12,), (12,)])
+    full = self_attend((query, key, value), (positions, segments), window=window)
+    step = jax.jit(functools.partial(attention.attend, scale=0.3, window=window))
+    slots = np.random.default_rng(1).permutation(16)[:12]
+    cache_key, cache_value = (jnp.full((2, 16, 2, 8), 50.0).at[:, slots].set(x) for x in (key, value))
+    slot_positions = jnp.zeros((2, 16), jnp.int32).at[:, slots].set(positions)
+    for start in range(0, 12, at_once):
+        now = slice(start, start + at_once)
+        written = jnp.full((2, 16), -1).at[:, slots[: start + at_once]].set(0)
+        rows = {"query_positions": positions[:, now], "key_positions": slot_positions}
+        rows |= {"query_segments": segments[:, now], "key_segments": written}
+        got = step(query[:, now], cache_key, cache_value, **rows)
+        assert_all_close([got], [full[:, now]])
+
+
+def test_bfloat16_is_summed_in_float32(monkeypatch):
+    """Chunks only change the order of sums, so they must not add the error of a bfloat16 accumulator."""
+    wide, rows = tensors(1, 512, 2, 1), packed_rows([(512,)])
+    narrow = [x.astype(jnp.bfloat16) for x in wide]
+    exact = out_and_gradients(lambda *x: self_attend(x, rows), *(x.astype(jnp.float32) for x in narrow))
+    in_chunks(monkeypatch, chunk=4)
+    chunked = out_and_gradients(lambda *x: self_attend(x, rows), *narrow)
+    assert all(x.dtype == jnp.bfloat16 for x in chunked)
+    for got, expected in zip(chunked, exact, strict=True):
+        error = np.linalg.norm(np.asarray(got, np.float64) - expected) / np.linalg.norm(expected)
+        assert error < 0.005
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_memory_grows_with_the_sequence_not_with_its_square(backward):
+    def temporaries(rows):
+        shapes = [jax.ShapeDtypeStruct((1, rows, n, 8), jnp.float32) for n in (2, 1, 1)]
+        shapes += [jax.ShapeDtypeStruct((1, rows), jnp.int32)] * 2
+        function = gradients_of_auto() if backward else jax.jit(lambda *x: self_attend(x[:3], x[3:]))
+        memory: Any = function.lower(*shapes).compile().memory_analysis()
+        return memory.temp_size_in_bytes
+
+    small, large = temporaries(8192), temporaries(32768)
+    assert large < 5 * small  # four times the sequence; the scores alone would be sixteen times as many
+    assert large < 32768**2  # a quarter of what one head's scores take
+
+
+# --- Over a mesh -----------------------------------------------------------------------------------------------------
+
+
+def mesh_of(**sizes):
+    devices = np.array(jax.devices()[: math.prod(sizes.values())]).reshape(tuple(sizes.values()))
+    return jax.sharding.Mesh(devices, tuple(sizes), axis_types=(AxisType.Explicit,) * len(sizes))
+
+
+@pytest.mark.parametrize(
+    ("placed", "chunked"), [(True, False), (False, True)], ids=["arrays-placed", "arrays-replicated-chunked"]
+)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"data": 2, "tensor": 2, "context": 2},
+        {"context": 4},
+        {"fsdp": 2, "context": 4},
+        {"data": 2, "expert": 2, "tensor": 2},
+        {"data": 1, "fsdp": 1, "expert": 1, "tensor": 1, "context": 1},
+    ],
+    ids=lambda sizes: "-".join(f"{name}{size}" for name, size in sizes.items()),
+)
+def test_sharded_is_one_device(sizes, placed, chunked, monkeypatch):
+    if chunked:
+        in_chunks(monkeypatch)
+    arrays, rows = tensors(4, 24, 4, 2), packed_rows(DOCUMENTS * 2)
+    options = {"window": 9, "softcap": 0.7}
+    single = out_and_gradients(lambda *x: self_attend(x, rows, **options), *arrays)
+    batch = tuple(name for name in AXES[:3] if name in sizes) or None
+    context, tensor = (name if name in sizes else None for name in ("context", "tensor"))
+    with jax.set_mesh(mesh_of(**sizes)):
+        if placed:
+            arrays = [jax.reshard(x, P(batch, context, tensor, None)) for x in arrays]
+            rows = [jax.reshard(x, P(batch, context)) for x in rows]
+        out, *gradients = out_and_gradients(lambda *x: self_attend(x, rows, **options), *arrays)
+    assert_all_close([out, *gradients], single)
+    if placed:
+        expected = NamedSharding(mesh_of(**sizes), P(batch, context, tensor, None))
+        assert all(x.sharding.is_equivalent_to(expected, 4) for x in (out, *gradients))
+
+
+@pytest.mark.parametrize(("batch", "slots"), [(4, 16), (4, 15), (1, 16)])
+def test_decoding_over_a_mesh(batch, slots):
+    """One query cannot be cut over context, one prompt not over data, 15 slots over nothing."""
+    query, key, value = tensors(batch, slots, 4, 2)
+    positions = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32), (batch, slots))
+    zeros = jnp.zeros_like(positions)
+    rows = {"query_positions": positions[:, -1:], "key_positions": positions}
+    rows |= {"query_segments": zeros[:, -1:], "key_segments": zeros}
+    full = self_attend((query, key, value), (positions, zeros))
+    with jax.set_mesh(mesh_of(data=2, tensor=2, context=2)):
+        got = jax.jit(functools.partial(attention.attend, scale=0.3))(query[:, -1:], key, value, **rows)
+    assert_all_close([got], [full[:, -1:]])
+
+
+def test_inside_another_shard_map_only_the_axes_left_are_used():
+    arrays, rows = tensors(4, 24, 4, 2), packed_rows(DOCUMENTS * 2)
+    single = self_attend(arrays, rows)
+    for inside in ({"data"}, {"data", "context"}):
+        with jax.set_mesh(mesh_of(data=2, context=4)):
+            split = jax.shard_map(
+                lambda *x: self_attend(x[:3], x[3:]),
+                in_specs=P("data"),
+                out_specs=P("data"),
+                axis_names=inside,
+                check_vma=False,
+            )
+            got = jax.jit(split)(*(jax.reshard(x, P("data")) for x in (*arrays, *rows)))
+        assert_all_close([got], [single])
+
+
+def test_key_heads_must_divide_over_tensor():
+    arrays, rows = tensors(2, 24, 4, 1), packed_rows(DOCUMENTS)
+    with jax.set_mesh(mesh_of(tensor=2)), pytest.raises(UserError, match="1 key heads do not divide over tensor=2"):
+        self_attend(arrays, rows)
+
+
+# --- The kernels -----------------------------------------------------------------------------------------------------
+
+
+def on_platform(monkeypatch, name):
+    """As on that platform, the kernels interpreted."""
+    monkeypatch.setattr(attention, "platform", lambda: name)
+    for kernel in ("splash", "pallas"):
+        interpreted = functools.partial(getattr(attention, kernel), interpret=True)
+        monkeypatch.setitem(attention.LOCAL, kernel, interpreted)
+
+
+@pytest.mark.parametrize(
+    ("platform", "backend", "window", "softcap"),
+    [
+        ("tpu", "splash", 0, 0.0),
+        ("tpu", "splash", 50, 0.7),
+        ("gpu", "pallas", 0, 0.0),
+    ],
+)
+def test_kernels_agree_with_xla(platform, backend, window, softcap, monkeypatch):
+    wide, rows = tensors(2, 256, 4, 2, width=32), packed_rows([(30, 130, 96), (256,)])
+    # The GPU kernel takes no float32. Both are fed the same rounded numbers.
+    dtype, tolerance = (jnp.float32, 2e-5) if backend == "splash" else (jnp.float16, 1e-2)
+    arrays = [x.astype(dtype) for x in wide]
+    options = {"window": window, "softcap": softcap}
+    expected = out_and_gradients(lambda *x: self_attend(x, rows, **options), *(x.astype(jnp.float32) for x in arrays))
+    on_platform(monkeypatch, platform)
+    got = out_and_gradients(lambda *x: self_attend(x, rows, backend=backend, **options), *arrays)
+    assert got[0].dtype == dtype
+    assert_all_close(got, expected, tolerance)
+
+
+@pytest.mark.parametrize("window", [0, 150])
+def test_splash_over_context_agrees_with_xla(window, monkeypatch):
+    arrays, rows = tensors(2, 512, 2, 2, width=16), packed_rows([(100, 412), (512,)])
+    expected = out_and_gradients(lambda *x: self_attend(x, rows, window=window), *arrays)
+    on_platform(monkeypatch, "tpu")
+    with jax.set_mesh(mesh_of(tensor=2, context=2)):
+        got = out_and_gradients(lambda *x: self_attend(x, rows, window=window, backend="splash"), *arrays)
+    assert_all_close(got, expected)
+
+
+def gradients_of_auto(**options):
+    return jax.jit(
+        jax.grad(lambda *x: self_attend(x[:3], x[3:], **options).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache")  # a TPU program, read without a TPU
+@pytest.mark.parametrize("sizes", [{"data": 4}, {"tensor": 2, "context": 2}], ids=str)
+@pytest.mark.parametrize(("width", "window", "softcap"), [(64, 0, 0.0), (128, 700, 30.0), (256, 0, 30.0)])
+def test_splash_compiles_for_a_tpu(sizes, width, window, softcap, monkeypatch):
+    pytest.importorskip("libtpu", reason="TPU programs are compiled by libtpu: pip install libtpu")
+    from jax.experimental import topologies
+
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU here, so there is none to lock
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    mesh = jax.sharding.Mesh(
+        np.array(devices).reshape(tuple(sizes.values())), tuple(sizes), axis_types=(AxisType.Explicit,) * len(sizes)
+    )
+    batch, context, tensor = (name if name in sizes else None for name in ("data", "context", "tensor"))
+
+    def shape(spec, dtype, *dimensions):
+        return jax.ShapeDtypeStruct(dimensions, dtype, sharding=NamedSharding(mesh, spec))
+
+    heads = [shape(P(batch, context, tensor, None), jnp.bfloat16, 4, 2048, n, width) for n in (4, 2, 2)]
+    rows = [shape(P(batch, context), jnp.int32, 4, 2048)] * 2
+    with jax.set_mesh(mesh):
+        compiled = gradients_of_auto(window=window, softcap=softcap).trace(*heads, *rows).lower().compile()
+    assert (compiled.as_text() or "").count('custom_call_target="tpu_custom_call"') == 3  # forward, dq, dkv
+
+
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
+def test_the_gpu_kernel_lowers_without_a_gpu():
+    device = jax.sharding.AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    mesh = jax.sharding.AbstractMesh((1, 1), ("data", "tensor"), abstract_device=device)
+    heads = [jax.ShapeDtypeStruct((2, 512, n, 128), jnp.bfloat16) for n in (4, 2, 2)]
+    rows = [jax.ShapeDtypeStruct((2, 512), jnp.int32)] * 2
+    with jax.sharding.use_abstract_mesh(mesh):
+        lowered = gradients_of_auto().trace(*heads, *rows).lower(lowering_platforms=("cuda",))
+    assert all(name in lowered.as_text() for name in ("mha_forward", "mha_backward"))
+
+
+# --- The choice ------------------------------------------------------------------------------------------------------
+
+
+def test_the_choice_is_logged_once(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "codelm.attention")
+    arrays, rows = tensors(2, 24, 4, 2), packed_rows(DOCUMENTS)
+    for _ in range(3):
+        self_attend(arrays, rows)
+    assert [(x.levelname, x.getMessage()) for x in caplog.records] == [("INFO", "attention: xla on cpu")]
+    self_attend(arrays, rows, backend="xla")
+    assert caplog.messages[1:] == ["attention: xla, as asked, on cpu"]
+
+
+def choice(monkeypatch, platform, rows=2048, same=True, dtype=jnp.bfloat16, width=64, mesh=None, **options):
+    """Traces a call as on that platform; the backends stand aside. Returns the one that was taken."""
+    taken = []
+
+    def stand_in(name, query, *_):
+        taken.append(name)
+        return query
+
+    monkeypatch.setattr(attention, "platform", lambda: platform)
+    monkeypatch.setattr(attention, "LOCAL", {name: functools.partial(stand_in, name) for name in attention.LOCAL})
+
+    def call(query, key, positions, segments):
+        if same:
+            return self_attend((query, key, key), (positions, segments), **options)
+        names = ("query_positions", "key_positions", "query_segments", "key_segments")
+        copies = dict(zip(names, (positions, positions + 0, segments, segments), strict=True))
+        return attention.attend(query, key, key, **copies, scale=1.0, **options)
+
+    heads = [jax.ShapeDtypeStruct((2, rows, n, width), dtype) for n in (4, 2)]
+    places = [jax.ShapeDtypeStruct((2, rows), jnp.int32)] * 2
+    with jax.set_mesh(mesh) if mesh else functools.partial(jax.named_scope, "alone")():
+        jax.eval_shape(call, *heads, *places)
+    return taken[0]
+
+
+REFUSALS = [
+    ("tpu", {"rows": 2100}, "multiple of 128"),
+    ("tpu", {"same": False}, "not one row order"),
+    ("tpu", {"rows": 2048 + 128, "mesh": {"context": 2}}, "multiple of 128"),
+    ("gpu", {"rows": 2100}, "multiple of 128"),
+    ("gpu", {"same": False}, "not one row order"),
+    ("gpu", {"window": 100}, "no window"),
+    ("gpu", {"softcap": 30.0}, "no soft-cap"),
+    ("gpu", {"dtype": jnp.float32}, "bfloat16 or float16"),
+    ("gpu", {"width": 256}, "128 or less"),
+    ("gpu", {"mesh": {"context": 2}}, "no context parallelism"),
+]
+
+
+@pytest.mark.parametrize(("platform", "call", "reason"), REFUSALS, ids=[f"{x[0]}-{x[1]}" for x in REFUSALS])
+def test_what_a_kernel_cannot_do_is_refused_when_asked_for_and_warned_about_when_not(
+    platform, call, reason, caplog, monkeypatch
+):
+    kernel = attention.KERNELS[platform]
+    call = call | ({"mesh": mesh_of(**call["mesh"])} if "mesh" in call else {})
+    with pytest.raises(UserError, match=f"{kernel}.*refuses.*{reason}"):
+        choice(monkeypatch, platform, backend=kernel, **call)
+    assert choice(monkeypatch, platform, **call) == "xla"
+    (record,) = [x for x in caplog.records if x.levelno == logging.WARNING]
+    assert f"xla instead of {kernel} on {platform}" in record.getMessage()
+    assert reason in record.getMessage()
+
+
+def test_auto_takes_the_kernel_of_the_platform(monkeypatch):
+    assert [choice(monkeypatch, platform) for platform in ("tpu", "gpu", "cpu")] == ["splash", "pallas", "xla"]
+    assert choice(monkeypatch, "tpu", window=100, softcap=30.0, mesh=mesh_of(context=2)) == "splash"
+
+
+def test_decoding_on_a_tpu_is_no_cause_for_a_warning(caplog, monkeypatch):
+    assert choice(monkeypatch, "tpu", rows=1) == "xla"
+    assert not [x for x in caplog.records if x.levelno >= logging.WARNING]
+
+
+def test_a_long_sequence_that_context_does_not_divide_is_warned_about(caplog, monkeypatch):
+    assert choice(monkeypatch, "cpu", rows=2049, mesh=mesh_of(context=2)) == "xla"
+    assert "does not divide over context" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("cudnn", "no segment ids"),
+        ("splash", "needs a TPU and this is cpu"),
+        ("pallas", "needs a GPU and this is cpu"),
+        ("splush", "no attention backend 'splush'.*did you mean 'splash'"),
+    ],
+)
+def test_a_backend_that_cannot_run_here_is_an_error(backend, message):
+    arrays, rows = tensors(2, 24, 4, 2), packed_rows(DOCUMENTS)
+    with pytest.raises(UserError, match=message):
+        self_attend(arrays, rows, backend=backend)
+
+
+def test_query_heads_must_share_key_heads_evenly():
+    arrays, rows = tensors(2, 24, 4, 3), packed_rows(DOCUMENTS)
+    with pytest.raises(UserError, match="4 query heads cannot share 3 key heads"):
+        self_attend(arrays, rows)
