@@ -46,6 +46,8 @@ class Memory(NamedTuple):
 class Block(nnx.Module):
     """One layer: attention, then feed-forward or experts, each added to the residual stream."""
 
+    router_bias: nnx.Param  # of routers balanced by bias; the trainer moves it
+
     def __init__(self, config: ModelConfig, values: Mapping[str, Array]) -> None:
         self.config = config
         for name in block_parameters(config):
@@ -189,7 +191,7 @@ class Transformer(nnx.Module):
         segments: Int[Array, "B S"] | None = None,
         cache: Cache | None = None,
     ) -> tuple[Float[Array, "B S D"], Cache | None, MoEStats | None]:
-        """The normed last stream, the cache with these tokens in it, and the layers' mean routing statistics.
+        """The normed last stream, the cache with these tokens in it, and each layer's routing statistics, stacked.
 
         With a cache the tokens continue what is in it; positions, where not given, count on from its length.
         """
@@ -223,7 +225,7 @@ class Transformer(nnx.Module):
             x, out = jax.lax.scan(partial(_run, self.config.remat, pattern, rows, slots), x, run)
             outputs.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out))
         memory, stats = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *outputs)
-        return x, memory, jax.tree.map(lambda leaf: leaf.mean(0), stats)
+        return x, memory, stats
 
     @property
     def output_table(self) -> Float[Array, "V D"]:

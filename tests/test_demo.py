@@ -8,12 +8,12 @@ import pytest
 
 import data.stdlib
 from codelm import config_io
-from codelm.config import Config, DataConfig, ModelConfig, TokenizerConfig, TrainConfig, dial
+from codelm.config import Config, DataConfig, ModelConfig, MoEConfig, TokenizerConfig, TrainConfig, dial
 from codelm.lm import LM
 from codelm.model import Transformer, create
 from data.windows import batch
 from experiments import demo
-from train.step import make_step, optimizer, schedule
+from train.step import loss_and_routing, make_step, optimizer, schedule
 
 TINY = dial(ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32"), 50)
 
@@ -65,6 +65,23 @@ def test_a_step_learns_by_heart() -> None:
     assert losses[0] == pytest.approx(np.log(50), abs=0.3)
     assert losses[-1] < 1.0
     assert LM(TINY, model, None, "codelm").generate(tokens[:12].tolist(), 3) == tokens[12:15].tolist()
+
+
+def test_router_biases_even_out_the_load() -> None:
+    """A router that starts lopsided: after some steps its bias, which no gradient moves, has spread the tokens."""
+    moe = MoEConfig(experts=4, top_k=1, expert_width=32, balance="bias", balance_weight=0.02)
+    model = create(dataclasses.replace(TINY, moe=moe), 0)
+    model.blocks.router[...] = model.blocks.router[...].at[:, :, 0].add(0.3)
+    transform = optimizer(TrainConfig(steps=40, learning_rate=1e-6, warmup_steps=1))
+    state, step = transform.init(model), make_step(transform)
+    tokens = np.random.default_rng(0).integers(0, 50, 400).astype(np.int32)
+    rows, routed = batch(tokens, 16, 8, 0, 0), jax.jit(loss_and_routing)
+    before = routed(model, rows)[1].load.max()
+    for n in range(40):
+        model, state, _ = step(model, state, batch(tokens, 16, 8, 0, n))
+    after = routed(model, rows)[1].load.max()
+    assert np.abs(model.blocks.router_bias[...]).max() > 0.05
+    assert after < before - 0.1
 
 
 def test_schedule_by_hand() -> None:

@@ -12,23 +12,38 @@ from jaxtyping import Array, Float
 from codelm.config import TrainConfig
 from codelm.loss import cross_entropy
 from codelm.model import Transformer
+from codelm.moe import MoEStats, update_bias
 
 Batch = dict[str, Any]  # "tokens" and "targets": Int "B S"
 Step = Callable[[Transformer, optax.OptState, Batch], tuple[Transformer, optax.OptState, Float[Array, ""]]]
 
 
 def loss(model: Transformer, batch: Batch) -> Float[Array, ""]:
-    """What training minimises: mean cross-entropy in nats a token, and the routers' terms of a mixture of experts."""
+    """What training minimises."""
+    return loss_and_routing(model, batch)[0]
+
+
+def loss_and_routing(model: Transformer, batch: Batch) -> tuple[Float[Array, ""], MoEStats | None]:
+    """Mean cross-entropy in nats a token plus the routers' terms, and each layer's routing statistics."""
     config, targets = model.config, batch["targets"]
     hidden, _, routing = model.hidden(batch["tokens"])
     weights = jnp.ones(targets.shape, jnp.float32)
     head = {"logit_multiplier": config.logit_multiplier, "softcap": config.logit_softcap}
     total, _ = cross_entropy(hidden, model.output_table, targets, weights, **head)
     if routing is not None:
-        total += config.moe.router_z_weight * routing.z_loss
+        total += config.moe.router_z_weight * routing.z_loss.mean()
         if config.moe.balance == "loss":
-            total += config.moe.balance_weight * routing.balance_loss
-    return total
+            total += config.moe.balance_weight * routing.balance_loss.mean()
+    return total, routing
+
+
+def with_balanced_routers(model: Transformer, routing: MoEStats | None) -> Transformer:
+    """The model with each router's bias moved towards an even load; nothing to do unless it balances by bias."""
+    if routing is None or model.config.moe.balance != "bias":
+        return model
+    move = jax.vmap(partial(update_bias, rate=model.config.moe.balance_weight))
+    model.blocks.router_bias[...] = move(model.blocks.router_bias[...], routing.load)
+    return model
 
 
 def schedule(train: TrainConfig) -> optax.Schedule:
@@ -47,9 +62,10 @@ def optimizer(train: TrainConfig) -> optax.GradientTransformation:
 
 
 def _decayed(params: Any) -> Any:
-    """Weight decay is for matrices: norms and the embedding keep their scale."""
+    """Weight decay is for matrices: norms, biases and the embedding keep their scale."""
+    kept = ("norm", "bias", "embedding")
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: not any(word in jax.tree_util.keystr(path) for word in ("norm", "embedding")), params
+        lambda path, _: not any(word in jax.tree_util.keystr(path) for word in kept), params
     )
 
 
@@ -58,9 +74,10 @@ def make_step(transform: optax.GradientTransformation) -> Step:
     def step(
         model: Transformer, state: optax.OptState, batch: Batch
     ) -> tuple[Transformer, optax.OptState, Float[Array, ""]]:
-        value, gradient = jax.value_and_grad(loss)(model, batch)
+        (value, routing), gradient = jax.value_and_grad(loss_and_routing, has_aux=True)(model, batch)
         params: Any = model  # a module is a pytree, which optax's own types do not know
         updates, state = transform.update(gradient, state, params)
-        return cast(Any, optax.apply_updates(params, updates)), state, value
+        model = cast(Transformer, optax.apply_updates(params, updates))
+        return with_balanced_routers(model, routing), state, value
 
     return step
