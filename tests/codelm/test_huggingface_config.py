@@ -50,7 +50,7 @@ def test_both_styles_say_the_same(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_written_as_transformers_writes_it(case: str) -> None:
     theirs = content_of(case)
-    ours = to_huggingface(model_of(case), theirs["model_type"], theirs["max_position_embeddings"])
+    ours = to_huggingface(model_of(case), theirs["model_type"])
     if theirs["dtype"] == "float16":  # kept as float32
         ours["dtype"] = "float16"
     assert ours == without(theirs, *IGNORED)
