@@ -24,7 +24,7 @@ from codelm.rope import rotate, rotations
 from codelm.sharding import follow, gathered, has_mesh, like_stream, place, spec
 from codelm.windows import layer_runs, layer_windows
 
-PAD = -2  # the segment of padding: no key is in it, so padding attends to nothing and nothing to it
+PAD = kv.EMPTY  # the segment of padding: no token is in it, so no token attends to padding
 # What a layer keeps for backward under the remat policies between none and full.
 SAVED = ("query", "key", "value", "attention", "gate", "up")
 
@@ -292,10 +292,9 @@ def _grouped(tree: Any, first: int, last: int, size: int) -> Any:
 
 def _fill_slots(slots: Slots, rows: Rows) -> Slots:
     """The slots with new tokens written down; padding leaves them empty."""
-    segments = jnp.where(rows.segments == PAD, kv.EMPTY, rows.segments)
     return slots._replace(
         positions=kv.write(slots.positions, rows.positions, slots.length),
-        segments=kv.write(slots.segments, segments, slots.length),
+        segments=kv.write(slots.segments, rows.segments, slots.length),
     )
 
 
