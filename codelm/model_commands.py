@@ -54,7 +54,7 @@ def export(argv: list[str], prog: str) -> None:
         ends = [model.tokenizer.special[name] for name in lm.TEXT_ENDS if name in model.tokenizer.special]
         extra = {"eos_token_id": ends[0]} if ends else {}
     huggingface_weights.save_parameters(values(model), model.config, family, options.out, extra=extra, files=files)
-    print(f"wrote {options.out}: {_described(model)} as {family}")
+    print(f"wrote {options.out} as {family}: {_described(model)}")
 
 
 def values(model: LM) -> dict:
