@@ -2,7 +2,7 @@
 .PHONY: demo test check install parity golden help
 
 demo:     ## train the quickstart model on Python's standard library and show what it writes
-	@bash .ci/install
+	@bash .ci/install data
 	@.venv/bin/python -m experiments.demo
 
 test:     ## run the tests

@@ -13,10 +13,12 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codelm.errors import UserError
+from codelm import languages
+from codelm.corpus_config import CorpusConfig
+from codelm.errors import UserError, nearest
 
 # Fields that say where or how an experiment runs, not what it computes: they stay out of the fingerprint.
-WHERE_IT_RUNS = ("name", "mesh", "model.remat", "model.attention")
+WHERE_IT_RUNS = ("name", "mesh", "model.remat", "model.attention", "corpus.benchmarks")
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,6 @@ class TokenizerConfig:
 class DataConfig:
     """What one batch is made of."""
 
-    source: Literal["stdlib"] = "stdlib"
-    """Corpus: the running Python's own standard library."""
     seq_len: int = 2048
     """Tokens in a row."""
     batch_size: int = 32
@@ -213,6 +213,7 @@ class Config:
     """Seeds initialisation and every row of data."""
     model: ModelConfig = ModelConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -297,10 +298,25 @@ def validate(config: Config) -> None:
         model.vocab_size >= config.tokenizer.vocab_size,
         f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={config.tokenizer.vocab_size}",
     )
+    _validate_corpus(config.corpus)
     _validate_rope(model.rope)
     _validate_windows(model)
     _validate_moe(model.moe)
     _validate_mesh(config.mesh, model, data)
+
+
+def _validate_corpus(corpus: CorpusConfig) -> None:
+    _require(len(corpus.sources) > 0, "corpus.sources is empty: name at least one, for example stdlib")
+    for path in ("validation", "quality.min_alphabetic", "quality.max_repeated_lines"):
+        share = lookup(corpus, path)
+        _require(0 <= share <= 1, f"corpus.{path} must be between 0 and 1, not {share}")
+    _require(0 < corpus.dedup.threshold <= 1, f"corpus.dedup.threshold must be in (0, 1], not {corpus.dedup.threshold}")
+    for path in ("dedup.permutations", "dedup.shingle", "quality.max_bytes"):
+        _require(lookup(corpus, path) >= 1, f"corpus.{path} must be at least 1, not {lookup(corpus, path)}")
+    known = languages.LANGUAGES
+    for language in corpus.languages:
+        near = nearest(language, sorted(known))
+        _require(language in known, f"corpus.languages has no language '{language}'; nearest: '{near}'")
 
 
 def _validate_rope(rope: RopeConfig) -> None:
@@ -450,7 +466,7 @@ def describe_type(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
-        return f"a list of {typing.get_args(kind)[0].__name__}"
+        return f"a list, each {describe_type(typing.get_args(kind)[0])}"
     names = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
     return names.get(kind, f"a {kind.__name__}" if isinstance(kind, type | types.GenericAlias) else str(kind))
 

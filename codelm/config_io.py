@@ -73,7 +73,8 @@ def _explain(error: Exception) -> str:
 
 
 def _config_class(name: str) -> type | None:
-    cls = getattr(sys.modules["codelm.config"], name, None)
+    modules = (sys.modules["codelm.config"], sys.modules["codelm.corpus_config"])
+    cls = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
     return cls if dataclasses.is_dataclass(cls) and isinstance(cls, type) else None
 
 

@@ -1,8 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and are known by their checksum."""
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
+
+from etils import epath
 
 from codelm.errors import UserError
 
@@ -31,3 +34,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def checksum(path: Path | epath.Path) -> str:
+    """SHA-256 of a file, local or gs://, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -5,9 +5,9 @@ from typing import Any
 
 import sentencepiece
 from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2 as pb
 
 from codelm.errors import UserError
+from codelm.sentencepiece_proto import ModelProto
 from codelm.tokenizer import Tokenizer, byte_table, is_control_name
 
 SPACE = "\u2581"  # SentencePiece writes a space this way, so the character itself has to go round it as bytes
@@ -32,7 +32,7 @@ class SentencePieceEncoder:
 
 
 def parse_proto(proto: bytes, name: str) -> Any:
-    model = pb.ModelProto()  # pyrefly: ignore[missing-attribute]: made at import time
+    model = ModelProto()
     try:
         model.ParseFromString(proto)
     except DecodeError as error:

@@ -7,7 +7,7 @@ Cost: about two minutes on two CPU cores. Expect: a loss well below the unigram 
 the shape of Python (keywords, indentation, calls) but no sense.
 """
 
-from codelm.config import Config, DataConfig, TokenizerConfig, TrainConfig
+from codelm.config import Config, CorpusConfig, DataConfig, TokenizerConfig, TrainConfig
 from codelm.presets import PRESETS
 
 
@@ -15,7 +15,8 @@ def config() -> Config:
     return Config(
         name="quickstart",
         model=PRESETS["quickstart"],
+        corpus=CorpusConfig(validation=0.05),
         tokenizer=TokenizerConfig(vocab_size=4096),
-        data=DataConfig(source="stdlib", seq_len=128, batch_size=16),
+        data=DataConfig(seq_len=128, batch_size=16),
         train=TrainConfig(steps=150, learning_rate=2e-3, warmup_steps=20, decay_fraction=0.5),
     )

@@ -1,9 +1,10 @@
 """`make demo`: trains configs/quickstart.py on Python's standard library, in front of the reader's eyes.
 
-What it is today: a tokenizer learnt on the corpus, plain next-token training on random windows, greedy text from the
-trained weights. The data, training and inference rooms will replace its parts by the real pipeline.
+What it is today: a corpus built by `codelm data build`, a tokenizer learnt on it, plain next-token training on random
+windows, greedy text from the trained weights. The training and inference rooms will replace the rest by the real thing.
 """
 
+import os
 import sys
 import time
 from typing import Any, cast
@@ -11,7 +12,6 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-import data.stdlib
 from codelm import config_io, tokenizer_training
 from codelm.arithmetic import count_parameters
 from codelm.config import Config, mesh_shape, resolve
@@ -20,42 +20,64 @@ from codelm.lm import LM
 from codelm.model import Transformer, create
 from codelm.sentencepiece_tokenizer import from_proto
 from codelm.tokenizer import END_OF_TEXT, Tokenizer
+from data import duplicates, runners
+from data.build import build
+from data.dataset import Corpus
+from data.plan import Settings
 from data.windows import batch
 from train.step import loss, make_step, optimizer
 
-HELD_OUT = 0.05  # share of the tokens, at the end, that training never sees
+RUNS = "runs"
+_MEMORY = 64 << 20  # bytes for finding duplicates
 PROMPTS = ("def __init__(self, ", "import ", "    for ")
 
 
 def main(path: str = "configs/quickstart.py") -> None:
     config = resolve(config_io.load(path))
     mesh_shape(config, jax.device_count())
-    tokenizer, tokens = corpus(config)
-    split = int(len(tokens) * (1 - HELD_OUT))
-    model = train(config, tokens[:split])
-    held_out = evaluate(model, config, tokens[split:])
-    unigram = unigram_entropy(tokens[:split], tokens[split:], config.model.vocab_size)
+    corpus = build_corpus(config)
+    tokenizer = learn_tokenizer(corpus, config)
+    seen, unseen = (tokens_of(corpus, split, tokenizer) for split in ("train", "validation"))
+    model = train(config, seen)
+    held_out = evaluate(model, config, unseen)
+    unigram = unigram_entropy(seen, unseen, config.model.vocab_size)
     print(f"\nheld-out loss {held_out:.2f} nats/token; unigram entropy {unigram:.2f} (what counting tokens gets)")
     lm = LM(config.model, model, tokenizer, "codelm")
     for prompt in PROMPTS:
         print(f"\n--- the model continues {prompt!r}\n{prompt}{lm.generate(prompt, max_new_tokens=24)}")
 
 
-def corpus(config: Config) -> tuple[Tokenizer, np.ndarray]:
-    """A tokenizer learnt on the standard library, and the library's documents as one array of ids."""
-    files = data.stdlib.files()
-    size = sum(file.size for file in files)
-    start = time.monotonic()
-    texts = list(data.stdlib.documents(files))
-    lines = (line for text in texts for line in text.splitlines(keepends=True))
-    tokenizer = from_proto(tokenizer_training.train(lines, config.tokenizer.vocab_size))
-    end = tokenizer.special[END_OF_TEXT]
-    tokens = np.array([i for text in texts for i in [*tokenizer.encode(text), end]], np.int32)
-    print(
-        f"corpus: {len(files)} files of Python {sys.version.split()[0]}'s standard library, {size / 1e6:.1f} MB, "
-        f"{len(tokens) / 1e6:.2f}M tokens of {size / len(tokens):.2f} bytes ({time.monotonic() - start:.0f} s)"
+def build_corpus(config: Config) -> Corpus:
+    """The corpus of the run, built anew when its sources or its config are not what they were."""
+    workers = runners.cores()
+    settings = Settings(
+        out=f"{RUNS}/{config.name}/corpus",
+        runner=runners.local(workers),
+        find_pairs=duplicates.pairs_here(_MEMORY),
+        memory=_MEMORY,
+        benchmarks=os.environ.get("CODELM_BENCHMARKS", ""),
+        overwrite=True,
     )
-    return tokenizer, tokens
+    corpus = build(config.corpus, settings)
+    kept, dropped = corpus.manifest["kept"], corpus.manifest["dropped"]
+    lost = ", ".join(f"{row['documents']} {reason}" for reason, row in dropped.items())
+    print(f"corpus: {kept['documents']} files, {kept['bytes'] / 1e6:.1f} MB; dropped {lost or 'none'}")
+    return corpus
+
+
+def learn_tokenizer(corpus: Corpus, config: Config) -> Tokenizer:
+    lines = (line for document in corpus.documents("train") for line in document.text.splitlines(keepends=True))
+    return from_proto(tokenizer_training.train(lines, config.tokenizer.vocab_size))
+
+
+def tokens_of(corpus: Corpus, split: str, tokenizer: Tokenizer) -> np.ndarray:
+    """The documents of a split as one array of ids, each with its end."""
+    end = tokenizer.special[END_OF_TEXT]
+    texts = [document.text for document in corpus.documents(split)]
+    tokens = np.array([i for text in texts for i in [*tokenizer.encode(text), end]], np.int32)
+    size = sum(len(text.encode()) for text in texts) / len(tokens)
+    print(f"{split}: {len(texts)} files, {len(tokens) / 1e6:.2f}M tokens of {size:.2f} bytes")
+    return tokens
 
 
 def train(config: Config, tokens: np.ndarray) -> Transformer:

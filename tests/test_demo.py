@@ -1,18 +1,19 @@
 """The pieces `make demo` is made of: they learn, they look where they should, and the demo says what it saw."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-import data.stdlib
 from codelm import config_io
-from codelm.config import Config, DataConfig, ModelConfig, MoEConfig, TokenizerConfig, TrainConfig, dial
+from codelm.config import Config, CorpusConfig, DataConfig, ModelConfig, MoEConfig, TokenizerConfig, TrainConfig, dial
 from codelm.lm import LM
 from codelm.model import Transformer, create
 from data.windows import batch
 from experiments import demo
+from tests.data.made_corpus import repositories
 from train.step import loss_and_routing, make_step, optimizer, schedule
 
 TINY = dial(ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32"), 50)
@@ -102,32 +103,31 @@ def test_norms_and_embedding_do_not_decay() -> None:
     assert {path for path, size in sizes.items() if size > 0} == sizes.keys() - kept
 
 
-def test_the_corpus_is_the_standard_library_without_its_tests() -> None:
-    names = {file.path.name for file in data.stdlib.files()}
-    assert {"dataclasses.py", "argparse.py"} <= names
-    assert not {"test_ast.py", "six.py"} & names
-
-
 def test_unigram_entropy_by_hand() -> None:
     """Counts 3 and 1, plus one each: 4/6 and 2/6."""
     value = demo.unigram_entropy(np.array([0, 0, 0, 1]), np.array([0, 1]), 2)
     assert value == pytest.approx(-(np.log(4 / 6) + np.log(2 / 6)) / 2)
 
 
-def test_the_demo_shows_what_it_trained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_shows_what_it_trained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """The whole of `make demo` in small: every printed figure comes from the run."""
+    folder = repositories(tmp_path / "code", count=10, files=8)
     small = Config(
-        model=dataclasses.replace(TINY, vocab_size=1024),
-        tokenizer=TokenizerConfig(vocab_size=1024),
+        corpus=CorpusConfig(sources=(f"repositories:{folder}",)),
+        model=dataclasses.replace(TINY, vocab_size=640),
+        tokenizer=TokenizerConfig(vocab_size=640),
         data=DataConfig(seq_len=32, batch_size=8),
         train=TrainConfig(steps=20),
     )
-    files = data.stdlib.files()[:20]
     monkeypatch.setattr(config_io, "load", lambda path: small)
-    monkeypatch.setattr(data.stdlib, "files", lambda: files)
+    monkeypatch.setattr(demo, "RUNS", str(tmp_path / "runs"))
     demo.main()
     out = capsys.readouterr().out
-    assert "corpus: 20 files" in out
+    assert "corpus: 80 files" in out
+    assert "train: 72 files" in out
+    assert "validation: 8 files" in out
     assert out.count("tokens/s") == 10
     assert "unigram entropy" in out
     assert out.count("--- the model continues") == len(demo.PROMPTS)

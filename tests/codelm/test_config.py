@@ -50,6 +50,9 @@ def another(path: str, value: Any) -> Any:
     kind = kind_of(path)
     if typing.get_origin(kind) is Literal:
         return next((choice for choice in typing.get_args(kind) if choice != value), value)
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        return ("other", "more") if item is str else tuple(reversed(typing.get_args(item)))
     return {bool: lambda: not value, int: lambda: value + 1, float: lambda: value + 0.25, str: lambda: "other"}[kind]()
 
 
@@ -77,7 +80,8 @@ def test_every_field_can_be_overridden_by_its_dotted_path(path: str, monkeypatch
 
     base = config_io.load(QUICKSTART)
     value = another(path, lookup(base, path))
-    argv = [QUICKSTART, f"--{path}", str(value)]
+    words = value if isinstance(value, tuple) else [str(value)]
+    argv = [QUICKSTART, f"--{path}", *words]
     parsed = commandline.parse_with_config(config_command.ShowOptions, argv, "codelm config show")
     assert parsed.config == override(base, path, value)
 
@@ -97,9 +101,10 @@ def test_help_names_every_field_and_says_what_it_is(capsys: pytest.CaptureFixtur
 
 
 def test_every_config_field_is_documented() -> None:
-    source = Path("codelm/config.py").read_text()
+    sources = Path("codelm/config.py").read_text(), Path("codelm/corpus_config.py").read_text()
     for path in field_paths(Config):
         leaf = path.split(".")[-1]
+        source = sources[path.startswith("corpus.")]
         declaration = source.split(f"\n    {leaf}: ", 1)[1].split("\n", 2)
         assert declaration[1].strip().startswith('"""'), f"{path} has no docstring"
 
@@ -115,7 +120,11 @@ def test_every_config_field_is_documented() -> None:
         (["--model.depth", "1.5"], "--model.depth"),
         (["--model.depth"], "--model.depth"),
         (["--model.tied_embeddings", "maybe"], "--model.tied_embeddings"),
-        (["--data.source", "nowhere"], "--data.source"),
+        (["--corpus.dedup.level", "nowhere"], "--corpus.dedup.level"),
+        (["--corpus.skip", "nowhere"], "--corpus.skip"),
+        (["--corpus.languages", "Pyton"], "nearest: 'Python'"),
+        (["--corpus.dedup.threshold", "1.5"], "corpus.dedup.threshold must be in (0, 1], not 1.5"),
+        (["--corpus.validation", "2"], "corpus.validation must be between 0 and 1, not 2"),
         (["stray"], "stray"),
     ],
 )
@@ -244,7 +253,9 @@ def test_json_out_and_in_is_the_same_config(path: Path, tmp_path: Path, capsys: 
         (lambda d: d.pop("codelm_config"), "codelm_config"),
         (lambda d: d.update(model=[1]), "model takes"),
         (lambda d: d["data"].update(seq_len="long"), "data.seq_len takes an integer"),
-        (lambda d: d["data"].update(source="nowhere"), "data.source takes one of"),
+        (lambda d: d["corpus"]["dedup"].update(level="all"), "corpus.dedup.level takes one of file, repository"),
+        (lambda d: d["corpus"].update(skip=["all"]), "corpus.skip takes a list, each one of opt_out, licence"),
+        (lambda d: d["corpus"].update(sources="stdlib"), "corpus.sources takes a list, each text"),
     ],
 )
 def test_json_is_read_strictly(change: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

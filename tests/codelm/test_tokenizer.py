@@ -10,11 +10,11 @@ import sentencepiece
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from codelm import text_files, tokenizer_training
 from codelm.errors import UserError
+from codelm.sentencepiece_proto import ModelProto
 from codelm.sentencepiece_tokenizer import from_proto
 from codelm.tokenizer import OWN_SPECIALS, Tokenizer, load
 from tests.codelm.conftest import STDLIB
@@ -86,7 +86,7 @@ def metaspace() -> bytes:
 
 def llama_model() -> bytes:
     """A tokenizer.model that puts a space in front, and has CodeLlama's FIM pieces as user-defined ones."""
-    model = sentencepiece_model_pb2.ModelProto()
+    model = ModelProto()
     model.ParseFromString(tokenizer_training.train(CODE.splitlines(keepends=True), 1024))
     model.normalizer_spec.add_dummy_prefix = True
     for name in ("\u2581<PRE>", "\u2581<MID>"):

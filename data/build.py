@@ -1,0 +1,220 @@
+"""From sources to a published corpus, in four stages: plan, clean, find duplicates, write.
+
+Everything on the way lies in a work folder beside the corpus, under names that say what made it, so that a build that
+was interrupted goes on where it stopped, and a changed one does again only what changed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int64, UInt8
+
+from codelm.corpus_config import CorpusConfig
+from codelm.errors import UserError
+from codelm.progress import Bar
+from data import clean_unit, dataset, duplicates, manifest, parts, splits, write_range
+from data import plan as planning
+from data.plan import Found, Plan, Settings
+
+
+def build(corpus: CorpusConfig, settings: Settings) -> dataset.Corpus:
+    """The corpus at `settings.out`: the one that is there if it is this one, else made anew."""
+    out = epath.Path(settings.out)
+    work = epath.Path(settings.work or f"{str(out).rstrip('/')}.building")
+    with _scratch(work) as scratch, _disk_errors(work):
+        plan = planning.make(corpus, settings, work / "parts", scratch)
+        if not _already_there(out, plan, settings):
+            _make(plan, corpus, settings, work, scratch)
+            dataset.publish(work / _STAGED / plan.digest, out)
+    with contextlib.suppress(FileNotFoundError):
+        work.rmtree()
+    return dataset.load(out)
+
+
+_STAGED = "dataset"
+
+
+def _make(plan: Plan, corpus: CorpusConfig, settings: Settings, work: epath.Path, scratch: Path) -> None:
+    start = time.monotonic()
+    _clean(plan, settings)
+    found = Found.of(plan, work / "parts")
+    fates, kept = _decide(found, corpus, settings, scratch)
+    tasks = _ranges(found, fates, kept, settings, work / _STAGED / plan.digest)
+    _write(tasks, settings)
+    manifest.write(work / _STAGED / plan.digest, plan, corpus, tasks, found, settings, time.monotonic() - start)
+
+
+def _already_there(out: epath.Path, plan: Plan, settings: Settings) -> bool:
+    if not out.exists():
+        return False
+    if not (out / dataset.MANIFEST).exists():
+        if any(out.iterdir()):
+            raise UserError(f"{out} exists and is not a corpus: give another --out, or remove it")
+        return False
+    if dataset.load(out).manifest["digest"] == plan.digest:
+        print(f"{out} is already built from these sources with this config", file=sys.stderr)
+        return True
+    if settings.overwrite:
+        return False
+    raise UserError(f"{out} holds another corpus (other sources, files or config): give another --out, or --overwrite")
+
+
+def _clean(plan: Plan, settings: Settings) -> None:
+    with Bar("cleaning", plan.bytes / 1e6, "MB") as bar:
+        before = {task.key for task in plan.tasks() if parts.find(epath.Path(task.folder), task.key)}
+        if before:
+            print(f"going on: {len(before):,} of {plan.units:,} units were cleaned before", file=sys.stderr)
+        for task in settings.runner(clean_unit.run, plan.tasks()):
+            bar.advance(task.unit.size / 1e6, worked=task.key not in before)
+
+
+def _decide(
+    found: Found, corpus: CorpusConfig, settings: Settings, scratch: Path
+) -> tuple[UInt8[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
+    """For every document its fate (`write_range.TRAIN` …) and, where it is a duplicate, of which document."""
+    count, near = len(found), "near_duplicates" not in corpus.skip
+    fates = np.memmap(scratch / "fates", np.uint8, "w+", shape=(max(count, 1),))
+    if not count:
+        return fates[:0], np.empty(0, np.int64)
+    print(f"looking for duplicates among {count:,} documents", file=sys.stderr)
+    files = duplicates.of_documents(found, count, corpus.dedup, near, scratch / "files")
+    what = (corpus.dedup, corpus.skip, settings.memory, settings.find_pairs)
+    if corpus.dedup.level == "repository":
+        whole, number = duplicates.of_repositories(found, count, corpus.dedup, near, scratch / "repositories")
+        verdicts = duplicates.of_their_documents(duplicates.decide(whole, *what), number, files)
+    else:
+        verdicts = duplicates.decide(files, *what)
+    for items in files.chunks():
+        why = verdicts.why[items]
+        fates[items] = np.select(
+            [why == duplicates.EXACT, why == duplicates.NEAR], [write_range.EXACT, write_range.NEAR]
+        )
+    _split(files, fates, corpus.validation)
+    if corpus.dedup.level == "repository" or {"exact_duplicates", "near_duplicates"} & set(corpus.skip):
+        # Documents that say the same were left in, on purpose: but not on both sides of the split.
+        compare = duplicates.decide(files, corpus.dedup, () if near else ("near_duplicates",), *what[2:])
+        _keep_apart(files, fates, verdicts, compare)
+    return fates, verdicts.kept
+
+
+def _split(files: duplicates.Table, fates: UInt8[np.ndarray, " N"], share: float) -> None:
+    """Hold out repositories for validation."""
+    smallest, largest = 2**64, -1
+    for items in files.chunks():
+        lots = splits.lot(files.index["repository"][items[fates[items] == write_range.TRAIN]])
+        if len(lots):
+            smallest, largest = min(smallest, int(lots.min())), max(largest, int(lots.max()))
+    for items in files.chunks():
+        staying = items[fates[items] == write_range.TRAIN]
+        chosen = splits.held_out(files.index["repository"][staying], smallest, largest, share)
+        fates[staying[chosen]] = write_range.VALIDATION
+
+
+def _keep_apart(
+    files: duplicates.Table,
+    fates: UInt8[np.ndarray, " N"],
+    verdicts: duplicates.Verdicts,
+    compare: duplicates.Verdicts,
+) -> None:
+    """Drop held-out documents that a training document duplicates."""
+    trained = files.array("trained", np.bool_, lambda items: np.zeros(len(items), np.bool_))
+    for items in files.chunks():
+        trained[compare.kept[items[fates[items] == write_range.TRAIN]]] = True
+    for items in files.chunks():
+        lost = items[(fates[items] == write_range.VALIDATION) & trained[compare.kept[items]]]
+        fates[lost] = write_range.STRADDLES
+        verdicts.kept[lost] = compare.kept[lost]
+
+
+def _ranges(
+    found: Found,
+    fates: UInt8[np.ndarray, " N"],
+    kept: Int64[np.ndarray, " N"],
+    settings: Settings,
+    staged: epath.Path,
+) -> list[write_range.Task]:
+    """Cut the documents into runs of about a shard's worth of kept text."""
+    cuts, size, at = [0], 0, 0
+    for part in found:
+        staying = fates[at : at + part.documents] <= write_range.VALIDATION
+        running = size + np.cumsum(np.where(staying, part.index()["size"], 0))
+        size = int(running[-1]) if len(running) else size
+        full = np.arange(1, size // settings.shard_bytes + 1) * settings.shard_bytes
+        cuts += (at + 1 + np.searchsorted(running, full)).tolist()
+        at, size = at + part.documents, size % settings.shard_bytes
+    bounds = [(a, b) for a, b in zip(cuts, [*cuts[1:], len(found)], strict=True) if a < b]
+    holds = {
+        split: [n for n, (a, b) in enumerate(bounds) if (fates[a:b] == code).any()]
+        for code, split in enumerate(dataset.SPLITS)
+    }
+    if not holds["train"]:
+        raise UserError(manifest.explain_empty(found))
+    staged.mkdir(parents=True, exist_ok=True)
+    return [
+        write_range.Task(
+            first=a,
+            fates=np.array(fates[a:b]),
+            kept=np.array(kept[a:b]),
+            sources=tuple(found.between(a, b)),
+            parts=str(found.folder),
+            out=str(staged),
+            names={s: dataset.shard_name(s, on.index(n), len(on)) for s, on in holds.items() if n in on},
+            number=n,
+        )
+        for n, (a, b) in enumerate(bounds)
+    ]
+
+
+def _write(tasks: list[write_range.Task], settings: Settings) -> None:
+    with Bar("writing", sum(len(task.fates) for task in tasks), "documents") as bar:
+        for task in settings.runner(write_range.run, tasks):
+            bar.advance(len(task.fates))
+
+
+@contextlib.contextmanager
+def _scratch(work: epath.Path) -> Iterator[Path]:
+    """A local folder for files that are mapped into memory, gone afterwards; and the only build in this work folder."""
+    local = Path(str(work)) if "://" not in str(work) else Path(tempfile.gettempdir()) / f"codelm-{_name(str(work))}"
+    try:
+        local.mkdir(parents=True, exist_ok=True)
+        lock = (local / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write in {local}: {error.strerror}; give another --out or --work") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another build is writing in {work}: wait for it, or give another --out") from error
+        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=local))
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not (local / "parts").exists() or not any((local / "parts").iterdir()):
+                shutil.rmtree(local, ignore_errors=True)  # nothing to go on from
+
+
+@contextlib.contextmanager
+def _disk_errors(work: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write {error.filename or work}: {reason}; what is finished stays in {work}, "
+            "run the same command again to go on"
+        ) from error
+
+
+def _name(path: str) -> str:
+    return f"{hashlib.sha256(path.encode()).hexdigest()[:12]}-{os.getuid()}"

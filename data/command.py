@@ -1,0 +1,137 @@
+"""codelm data build | report."""
+
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from etils import epath
+
+from codelm import config_io
+from codelm.commandline import ConfigOption, parse
+from codelm.config import Config, resolve
+from codelm.corpus_config import CorpusConfig
+from codelm.errors import UserError
+from data import beam_pairs, dataset, duplicates, report_page, runners
+from data.build import build as build_corpus
+from data.plan import Settings
+
+Sources = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE")]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Make a corpus: clean, deduplicated, decontaminated, every drop with its reason.
+
+    codelm data build CONFIG --out DIR             the corpus of an experiment
+    codelm data build --source SOURCE… --out DIR   without a config
+
+    A source is stdlib | packages[:NAME,…] | repositories:FOLDER | files:PATH-or-GLOB (JSONL, Parquet; .gz, .zst)
+    | tfds:NAME[:SPLIT] | hf:NAME[:SPLIT]. Folders and files may be on gs://.
+    """
+
+    out: str
+    """The corpus goes here, once it is whole: a folder, or gs://…"""
+    source: Sources = ()
+    """In place of corpus.sources."""
+    decontaminate: str = ""
+    """Folder of benchmarks (JSONL) that no document may overlap; default: corpus.benchmarks, CODELM_BENCHMARKS."""
+    runner: Literal["local", "beam"] = "local"
+    """local: processes on this machine. beam: an Apache Beam pipeline."""
+    beam: Sources = ()
+    """Options for Beam, written as one word each: --beam runner=DataflowRunner project=… (default: local processes)."""
+    workers: int = 0
+    """Processes; 0 = one a core."""
+    memory: int = 256
+    """Megabytes that finding duplicates may take."""
+    shard: int = 256
+    """Megabytes of text in one shard."""
+    work: str = ""
+    """Folder for what lies on the way; Beam's workers must reach it. Default: OUT.building."""
+    overwrite: bool = False
+    """Replace a corpus that is there, once the new one is whole."""
+    config: ConfigOption = field(default_factory=Config)
+
+
+def build(argv: list[str], prog: str) -> None:
+    if argv and not argv[0].startswith("-"):
+        config, rest, prog = config_io.load(argv[0]), argv[1:], f"{prog} {argv[0]}"
+    else:
+        config, rest = Config(), argv
+        if not {"-h", "--help"} & set(argv) and "--source" not in argv:
+            raise UserError(f"build what? {prog} CONFIG --out DIR, or {prog} --source stdlib --out DIR")
+    options = parse(BuildOptions, rest, prog, default=BuildOptions(out="", config=config))
+    if not options.out:
+        raise UserError(f"where to? give --out DIR. See {prog} --help")
+    corpus = options.config.corpus
+    if options.source:
+        corpus = replace(corpus, sources=options.source)
+    corpus = resolve(replace(options.config, corpus=corpus)).corpus
+    _print_summary(build_corpus(corpus, _settings(options, corpus)))
+
+
+def _settings(options: BuildOptions, corpus: CorpusConfig) -> Settings:
+    for name in ("workers", "memory", "shard"):
+        value = getattr(options, name)
+        if value < (0 if name == "workers" else 1):
+            raise UserError(f"--{name} must be at least {0 if name == 'workers' else 1}, not {value}")
+    workers = options.workers or runners.cores()
+    benchmarks = options.decontaminate or corpus.benchmarks or os.environ.get("CODELM_BENCHMARKS", "")
+    if not benchmarks and "decontaminate" not in corpus.skip:
+        print("no decontamination: --decontaminate DIR names a folder of benchmarks", file=sys.stderr)
+    memory = options.memory << 20
+    if options.runner == "beam":
+        arguments = [f"--{option}" for option in options.beam] or runners.beam_here(workers)
+        shared = f"{options.work or f'{options.out.rstrip("/")}.building'}/pairs"
+        runner, find_pairs = runners.beam(arguments), beam_pairs.on(arguments, shared)
+    else:
+        runner, find_pairs = runners.local(workers), duplicates.pairs_here(memory)
+    return Settings(
+        out=options.out,
+        runner=runner,
+        find_pairs=find_pairs,
+        work=options.work,
+        benchmarks=benchmarks,
+        memory=memory,
+        shard_bytes=options.shard << 20,
+        overwrite=options.overwrite,
+    )
+
+
+def _print_summary(corpus: dataset.Corpus) -> None:
+    manifest = corpus.manifest
+    for name, split in manifest["splits"].items():
+        shards = len(split["shards"])
+        size = f"{split['text_bytes'] / 1e6:,.1f} MB in {shards} shard{'s' if shards > 1 else ''}"
+        print(f"{name:12}{split['documents']:>10,} documents  {size}")
+    for reason, row in manifest["dropped"].items():
+        print(f"  dropped {row['documents']:>12,}  {reason} ({row['bytes'] / 1e6:,.1f} MB)")
+    for what, count in manifest["replaced"].items():
+        print(f"  replaced {count:>11,}  {what}")
+    if failed := manifest["dropped"].get("error"):
+        print(f"a step failed on {failed['documents']:,} documents: see `error` in {corpus.folder / 'drops.jsonl.zst'}")
+    print(f"{corpus.folder}: {manifest['timing']['seconds']:.0f} s; to look at it: codelm data report {corpus.folder}")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Check every file of a corpus and write a page: what is in it, what was dropped and why, with examples."""
+
+    folder: tyro.conf.Positional[str]
+    """A corpus that `codelm data build` made."""
+    out: Path | None = None
+    """The page; default: FOLDER/report.html."""
+
+
+def report(argv: list[str], prog: str) -> None:
+    options = parse(ReportOptions, argv, prog)
+    corpus = dataset.load(options.folder)
+    corpus.verify()
+    path = epath.Path(options.out) if options.out else corpus.folder / "report.html"
+    try:
+        path.write_text(report_page.render(corpus))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; --out writes it elsewhere") from error
+    print(f"every file is as it was written; wrote {path}")

@@ -1,0 +1,200 @@
+"""What cleaning makes of one unit of a source, on disk: documents, an index for deduplication, drops, counts.
+
+A part is complete once its `part.json`, written last, is there; it carries the checksum of every other file. So parts
+survive an interruption, wherever they are kept: a local folder or gs://.
+"""
+
+import dataclasses
+import hashlib
+import heapq
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import UInt8, UInt32
+
+from codelm.corpus_config import DedupConfig
+from codelm.errors import UserError
+from codelm.publish import checksum
+from data.document import Document
+
+VERSION = 1
+SAMPLES = 20  # drops of each reason that are kept to look at
+_EXCERPT = 600  # characters of each
+_FILES = ("documents", "drops", "index", "signatures")
+
+# One record for every document that passed cleaning.
+INDEX = np.dtype(
+    [
+        ("exact", "<u8", (2,)),  # hash of the normalised text
+        ("repository", "<u8"),  # hash of the repository's name
+        ("stars", "<i8"),
+        ("date", "<i8"),
+        ("plainness", "<i8"),  # of the path: more is plainer
+        ("size", "<i8"),  # bytes of the text
+    ]
+)
+
+
+@dataclass(frozen=True, order=True)
+class Sample:
+    """A drop to look at. The order is random but always the same, so that the first twenty are a fair choice."""
+
+    order: int
+    repository: str
+    path: str
+    detail: str
+    excerpt: str
+
+
+@dataclass
+class Tally:
+    """Counts that add up over documents and parts."""
+
+    cells: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Documents by (reason or `kept`, language, licence)."""
+    sizes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Their bytes."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """What steps count besides: secrets replaced, by kind."""
+    nanoseconds: Counter[str] = field(default_factory=Counter)
+    """Time spent in each step."""
+    read: Counter[str] = field(default_factory=Counter)
+    """Bytes that each step saw."""
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+    def add(self, reason: str, language: str, licence: str, size: int) -> None:
+        self.cells[reason, language, licence] += 1
+        self.sizes[reason, language, licence] += size
+
+    def sample(self, reason: str, repository: str, path: str, detail: str, text: str) -> None:
+        order = int.from_bytes(
+            hashlib.blake2b(f"{repository}\0{path}".encode(errors="replace"), digest_size=7).digest()
+        )
+        self._keep_first(reason, [Sample(order, repository, path, detail, text[:_EXCERPT])])
+
+    def _keep_first(self, reason: str, more: list[Sample]) -> None:
+        self.samples[reason] = heapq.nsmallest(SAMPLES, [*self.samples.get(reason, []), *more])
+
+    def merge(self, other: "Tally") -> None:
+        for name in ("cells", "sizes", "counts", "nanoseconds", "read"):
+            getattr(self, name).update(getattr(other, name))
+        for reason, samples in other.samples.items():
+            self._keep_first(reason, samples)
+
+    def to_json(self) -> dict[str, Any]:
+        cells = [[*key, count, self.sizes[key]] for key, count in sorted(self.cells.items())]
+        samples = {reason: [dataclasses.astuple(s) for s in found] for reason, found in sorted(self.samples.items())}
+        rest = {name: dict(getattr(self, name)) for name in ("counts", "nanoseconds", "read")}
+        return {"cells": cells, "samples": samples, **rest}
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "Tally":
+        tally = Tally()
+        for name in ("counts", "nanoseconds", "read"):
+            getattr(tally, name).update(content[name])
+        for reason, language, licence, count, size in content["cells"]:
+            tally.cells[reason, language, licence] = count
+            tally.sizes[reason, language, licence] = size
+        tally.samples = {reason: [Sample(*s) for s in found] for reason, found in content["samples"].items()}
+        return tally
+
+
+@dataclass(frozen=True)
+class Part:
+    """A complete part: where it is and how much of what it holds."""
+
+    folder: epath.Path
+    key: str
+    documents: int
+    tally: Tally
+    checksums: dict[str, str]
+
+    def file(self, name: str) -> epath.Path:
+        return self.folder / f"{self.key}.{name}"
+
+    def _checked(self, name: str) -> epath.Path:
+        path = self.file(name)
+        if not path.exists() or checksum(path) != self.checksums[name]:
+            raise UserError(f"{path} is corrupt (its checksum is wrong): delete it and build again")
+        return path
+
+    def intact(self) -> bool:
+        """Whether every file is there as it was written."""
+        return all(self.file(name).exists() and checksum(self.file(name)) == self.checksums[name] for name in _FILES)
+
+    def index(self) -> np.ndarray:
+        return np.frombuffer(self._checked("index").read_bytes(), INDEX)
+
+    def signatures(self, config: DedupConfig) -> UInt32[np.ndarray, "N P"] | UInt8[np.ndarray, "N P"]:
+        kind = np.uint32 if config.level == "repository" else np.uint8
+        return np.frombuffer(self._checked("signatures").read_bytes(), kind).reshape(-1, config.permutations)
+
+    def read_documents(self) -> Iterator[Document]:
+        for line in self._lines("documents"):
+            yield Document(**json.loads(line))
+
+    def read_drops(self) -> Iterator[bytes]:
+        """JSON lines: repository, path, reason, detail."""
+        return self._lines("drops")
+
+    def _lines(self, name: str) -> Iterator[bytes]:
+        import zstandard
+
+        with self._checked(name).open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+            yield from io.BufferedReader(stream, 1 << 20)
+
+
+def find(folder: epath.Path, key: str) -> Part | None:
+    """The part of that key, if it was finished."""
+    try:
+        content = json.loads((folder / f"{key}.part.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if content.get("version") != VERSION:
+        return None
+    return Part(folder, key, content["documents"], Tally.from_json(content["tally"]), content["checksums"])
+
+
+class Writer:
+    """Writes one part; nothing is held but the counts. Leaving the block without an error finishes it."""
+
+    def __init__(self, folder: epath.Path, key: str) -> None:
+        self.part = Part(folder, key, 0, Tally(), {})
+        self.tally = self.part.tally
+        self._count = 0
+
+    def __enter__(self) -> "Writer":
+        import zstandard
+
+        self._raw = {name: self.part.file(name).open("wb") for name in _FILES}
+        self._zstd: dict[str, IO[bytes]] = {
+            name: zstandard.ZstdCompressor(level=1).stream_writer(self._raw[name], closefd=False)
+            for name in ("documents", "drops")
+        }
+        return self
+
+    def keep(self, document: Document, index: np.ndarray, signature: np.ndarray) -> None:
+        fields = {f: getattr(document, f) for f in Document.__slots__}
+        self._zstd["documents"].write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
+        for name, content in (("index", index.tobytes()), ("signatures", signature.tobytes())):
+            self._raw[name].write(content)
+        self._count += 1
+
+    def drop(self, repository: str, path: str, reason: str, detail: str) -> None:
+        line = json.dumps({"repository": repository, "path": path, "reason": reason, "detail": detail})
+        self._zstd["drops"].write(line.encode() + b"\n")
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        for file in (*self._zstd.values(), *self._raw.values()):
+            file.close()
+        if kind is not None:
+            return
+        checksums = {name: checksum(self.part.file(name)) for name in _FILES}
+        content = {"version": VERSION, "documents": self._count, "tally": self.tally.to_json(), "checksums": checksums}
+        self.part.file("part.json").write_text(json.dumps(content))

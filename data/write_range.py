@@ -1,0 +1,93 @@
+"""A run of documents, in corpus order, from parts into the dataset's shards: the second thing that workers do."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int64, UInt8
+
+from data import dataset, parts
+from data.document import Document
+
+TRAIN, VALIDATION, EXACT, NEAR, STRADDLES = range(5)  # what becomes of a document
+REASONS = {EXACT: "exact_duplicate", NEAR: "near_duplicate", STRADDLES: "duplicate_across_splits"}
+
+
+@dataclass(frozen=True)
+class Task:
+    first: int
+    """Number of the first document."""
+    fates: UInt8[np.ndarray, " N"]
+    kept: Int64[np.ndarray, " N"]
+    """For duplicates: the number of the document, or repository, that stands for them."""
+    sources: tuple[tuple[str, int, int], ...]
+    """Parts (key), and which of their documents: from, to."""
+    parts: str
+    out: str
+    names: dict[str, str]
+    """Split → the shard's file name, where this range has documents of it."""
+    number: int
+
+
+def result_path(task: Task) -> epath.Path:
+    """The range's result, written last: what the manifest has to say of it."""
+    return epath.Path(task.out) / f"range-{task.number:05}.json"
+
+
+def run(task: Task) -> None:
+    """Write the shards and the drops of the range, unless they are there and intact."""
+    if finished(task) is not None:
+        return
+    import zstandard
+
+    out = epath.Path(task.out)
+    shards = {split: dataset.ShardWriter(out / name) for split, name in task.names.items()}
+    tally = parts.Tally()
+    drops = out / drops_name(task)
+    with drops.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as dropped:
+        for number, document in enumerate(_documents(task)):
+            fate, size = int(task.fates[number]), len(document.text.encode())
+            reason = REASONS.get(fate, "kept")
+            tally.add(reason, document.language, document.licence, size)
+            if fate in REASONS:
+                stands = int(task.kept[number])
+                tally.sample(reason, document.repository, document.path, f"of {stands}", document.text)
+                line = {"repository": document.repository, "path": document.path, "reason": reason}
+                line |= {"document": task.first + number, "kept": stands}
+                dropped.write(json.dumps(line).encode() + b"\n")
+            else:
+                shards[dataset.SPLITS[fate]].write(task.first + number, document)
+    written = {split: shard.close() for split, shard in shards.items()}
+    result_path(task).write_text(json.dumps({"shards": written, "tally": tally.to_json()}))
+
+
+def drops_name(task: Task) -> str:
+    return f"range-{task.number:05}.drops.zst"
+
+
+def finished(task: Task) -> dict[str, Any] | None:
+    """The result of a range that was written before, if its shards are as they were."""
+    try:
+        result = json.loads(result_path(task).read_text())
+    except (OSError, ValueError):
+        return None
+    for split, shard in result["shards"].items():
+        path = epath.Path(task.out) / task.names.get(split, "")
+        if not path.is_file() or path.stat().length != shard["bytes"] or dataset.checksum(path) != shard["sha256"]:
+            return None
+    return result
+
+
+def _documents(task: Task) -> Iterator[Document]:
+    folder = epath.Path(task.parts)
+    for key, start, end in task.sources:
+        part = parts.find(folder, key)
+        assert part is not None
+        for row, document in enumerate(part.read_documents()):
+            if row >= end:
+                break
+            if row >= start:
+                yield document

@@ -1,0 +1,32 @@
+import pytest
+
+from codelm import progress
+
+
+def test_a_line_says_what_is_done_how_fast_and_how_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.Bar("cleaning", 4000, "MB") as bar:
+        bar.advance(1000, worked=False)
+        now[0] += 5
+        bar.advance(50)
+        assert capsys.readouterr().err == "", "not yet"
+        now[0] += 5
+        bar.advance(50)
+        assert capsys.readouterr().err == "cleaning: 1,100/4,000 MB, 10.0 MB/s, 4:50 left\n"
+        now[0] += 1
+        bar.advance(2900)
+    assert capsys.readouterr().err == "cleaning: 4,000/4,000 MB, 272.7 MB/s\n"
+
+
+def test_long_times_have_hours() -> None:
+    assert progress._duration(59) == "0:59"
+    assert progress._duration(3 * 3600 + 125) == "3:02:05"
+
+
+def test_an_error_leaves_no_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), progress.Bar("x", 1, "MB"):
+        raise ZeroDivisionError
+    assert capsys.readouterr().err == ""
