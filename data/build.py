@@ -31,7 +31,7 @@ def build(corpus: CorpusConfig, settings: Settings) -> dataset.Corpus:
     """The corpus at `settings.out`: the one that is there if it is this one, else made anew."""
     out = epath.Path(settings.out)
     work = epath.Path(settings.work or f"{str(out).rstrip('/')}.building")
-    with _scratch(work) as scratch, _disk_errors(work):
+    with _scratch(work) as scratch, _told_how_to_go_on(work):
         plan = planning.make(corpus, settings, work / "parts", scratch)
         if not _already_there(out, plan, settings):
             _make(plan, corpus, settings, work, scratch)
@@ -205,9 +205,12 @@ def _scratch(work: epath.Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _disk_errors(work: epath.Path) -> Iterator[None]:
+def _told_how_to_go_on(work: epath.Path) -> Iterator[None]:
     try:
         yield
+    except KeyboardInterrupt:
+        print(f"what is finished stays in {work}: run the same command again to go on", file=sys.stderr)
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(

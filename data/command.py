@@ -10,7 +10,7 @@ import tyro
 from etils import epath
 
 from codelm import config_io
-from codelm.commandline import ConfigOption, parse
+from codelm.commandline import parse
 from codelm.config import Config, resolve
 from codelm.corpus_config import CorpusConfig
 from codelm.errors import UserError
@@ -18,15 +18,17 @@ from data import beam_pairs, dataset, duplicates, report_page, runners
 from data.build import build as build_corpus
 from data.plan import Settings
 
-Sources = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE")]
+Sources = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE…")]
+BeamOptions = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE…")]
 
 
 @dataclass(frozen=True)
 class BuildOptions:
     """Make a corpus: clean, deduplicated, decontaminated, every drop with its reason.
 
-    codelm data build CONFIG --out DIR             the corpus of an experiment
-    codelm data build --source SOURCE… --out DIR   without a config
+    codelm data build CONFIG --out DIR: the corpus of an experiment.
+
+    codelm data build --source SOURCE… --out DIR: without a config.
 
     A source is stdlib | packages[:NAME,…] | repositories:FOLDER | files:PATH-or-GLOB (JSONL, Parquet; .gz, .zst)
     | tfds:NAME[:SPLIT] | hf:NAME[:SPLIT]. Folders and files may be on gs://.
@@ -40,8 +42,8 @@ class BuildOptions:
     """Folder of benchmarks (JSONL) that no document may overlap; default: corpus.benchmarks, CODELM_BENCHMARKS."""
     runner: Literal["local", "beam"] = "local"
     """local: processes on this machine. beam: an Apache Beam pipeline."""
-    beam: Sources = ()
-    """Options for Beam, written as one word each: --beam runner=DataflowRunner project=… (default: local processes)."""
+    beam: BeamOptions = ()
+    """Beam's own options without their dashes: runner=DataflowRunner project=…; none = its runner on this machine."""
     workers: int = 0
     """Processes; 0 = one a core."""
     memory: int = 256
@@ -52,7 +54,7 @@ class BuildOptions:
     """Folder for what lies on the way; Beam's workers must reach it. Default: OUT.building."""
     overwrite: bool = False
     """Replace a corpus that is there, once the new one is whole."""
-    config: ConfigOption = field(default_factory=Config)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
 
 
 def build(argv: list[str], prog: str) -> None:
@@ -60,15 +62,15 @@ def build(argv: list[str], prog: str) -> None:
         config, rest, prog = config_io.load(argv[0]), argv[1:], f"{prog} {argv[0]}"
     else:
         config, rest = Config(), argv
-        if not {"-h", "--help"} & set(argv) and "--source" not in argv:
+        if not {"-h", "--help"} & set(argv) and not any(a.startswith(("--source", "--corpus.sources")) for a in argv):
             raise UserError(f"build what? {prog} CONFIG --out DIR, or {prog} --source stdlib --out DIR")
-    options = parse(BuildOptions, rest, prog, default=BuildOptions(out="", config=config))
+    if rest.count("--source") > 1:
+        raise UserError("--source is given twice, and the last would win: write --source ONE ANOTHER …")
+    options = parse(BuildOptions, rest, prog, default=BuildOptions(out="", corpus=config.corpus))
     if not options.out:
         raise UserError(f"where to? give --out DIR. See {prog} --help")
-    corpus = options.config.corpus
-    if options.source:
-        corpus = replace(corpus, sources=options.source)
-    corpus = resolve(replace(options.config, corpus=corpus)).corpus
+    corpus = replace(options.corpus, sources=options.source or options.corpus.sources)
+    corpus = resolve(replace(config, corpus=corpus)).corpus
     _print_summary(build_corpus(corpus, _settings(options, corpus)))
 
 

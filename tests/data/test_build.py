@@ -201,6 +201,17 @@ def test_shards_are_cut_by_size_and_hold_every_document_in_order(clean: Path, tm
         assert rows(tmp_path / "one", split) == rows(tmp_path / "many", split)
 
 
+def test_what_was_dropped_takes_no_room_in_shards(clean: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(clean, tmp_path / "r")
+    for home in clean.iterdir():
+        shutil.copytree(home, folder / f"{home.name}_fork")
+    config = corpus_config(f"repositories:{folder}", validation=0.0)
+    build.build(config, settings(tmp_path / "c", shard_bytes=5000))
+    lengths = [shard["text_bytes"] for shard in manifest_of(tmp_path / "c")["splits"]["train"]["shards"]]
+    assert len(lengths) > 4
+    assert min(lengths[:-1]) > 5000 - 2500
+
+
 def test_grain_reads_it(clean: Path, tmp_path: Path) -> None:
     import grain
 
@@ -325,6 +336,7 @@ def test_what_is_wrong_is_said_in_one_line(clean: Path, tmp_path: Path, capsys: 
     source, out = ["--source", f"repositories:{clean}"], ["--out", str(tmp_path / "c")]
     assert "build what?" in refused(capsys, *out)
     assert "give --out" in refused(capsys, *source)
+    assert "--source is given twice" in refused(capsys, *source, *source, *out)
     assert "nowhere" in refused(capsys, "--source", f"repositories:{tmp_path}/nowhere", *out)
     assert "no language 'Pyhton'" in refused(capsys, *source, *out, "--corpus.languages", "Pyhton")
     assert "--memory must be at least 1" in refused(capsys, *source, *out, "--memory", "0")
@@ -373,6 +385,17 @@ def test_a_step_that_fails_drops_the_document_and_says_so(
     build.build(corpus_config(f"repositories:{clean}"), settings(tmp_path / "c"))
     assert manifest_of(tmp_path / "c")["dropped"]["error"]["documents"] == 6
     assert {d["detail"] for d in drops(tmp_path / "c")} == {"RecursionError: too deep"}
+
+
+def test_an_interrupt_says_how_to_go_on(clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(function: Any, tasks: Any) -> Any:
+        function(next(iter(tasks)))
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        build.build(corpus_config(f"repositories:{clean}"), settings(tmp_path / "c", runner=interrupt))
+    assert f"stays in {tmp_path / 'c.building'}: run the same command again" in capsys.readouterr().err
 
 
 def test_two_builds_do_not_share_a_folder(clean: Path, tmp_path: Path) -> None:
@@ -520,5 +543,16 @@ def test_units_are_small_where_there_is_little_and_stay_as_it_grows(tmp_path: Pa
         (tmp_path / "rows.jsonl").write_bytes((json.dumps({"text": "x" * 1000}) + "\n").encode() * (size // 1013))
         return f"files:{tmp_path}/rows.jsonl"
 
+    taken: list[Any] = []
+
+    def watched(function: Any, tasks: Any) -> Any:
+        for task in tasks:
+            taken.append(task)
+            function(task)
+            yield task
+
+    with pytest.raises(dataset.UserError, match="empty after cleaning"):
+        build.build(corpus_config(rows_of(3_000_000)), settings(tmp_path / "c", runner=watched))
+    assert len(taken) == 3, "units of a megabyte, although nobody asked for them"
     assert plan.unit_bytes([rows_of(100_000)]) == 1 << 20
     assert plan.unit_bytes([rows_of(80_000_000)]) == plan.unit_bytes([rows_of(90_000_000)]) == 1 << 21

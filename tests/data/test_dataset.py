@@ -85,14 +85,19 @@ def test_a_corpus_is_built_on_and_read_from_object_storage(
     assert not (tmp_path / "work").exists()
 
 
-def test_on_object_storage_the_manifest_comes_last_and_goes_first(gcs: str, tmp_path: Path) -> None:
+def test_on_object_storage_the_manifest_comes_last_and_goes_first(
+    gcs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that a publication that was killed half way is not taken for a corpus, nor for the old one."""
     staged, out = epath.Path(tmp_path / "staged"), epath.Path(f"{gcs}/order/corpus")
     for name in ("manifest.json", "dataset_info.json", "a.array_record"):
         (out / name).write_text("old")
     staged.mkdir()
-    for name in ("a.array_record", "dataset_info.json", "drops.jsonl.zst", "manifest.json"):
+    for name in ("a.array_record", "dataset_info.json", "drops.jsonl.zst", "manifest.json", "z.array_record"):
         (staged / name).write_text(name)
+    gone: list[str] = []
+    unlink = type(out).unlink
+    monkeypatch.setattr(type(out), "unlink", lambda file: gone.append(file.name) or unlink(file))
     seen: list[list[str]] = []
 
     class Watched(type(out)):
@@ -102,5 +107,6 @@ def test_on_object_storage_the_manifest_comes_last_and_goes_first(gcs: str, tmp_
 
     dataset.publish(Watched(staged), out)
     assert seen[0] == [], "the old corpus is gone, before anything of the new one is there"
+    assert gone[0] == "manifest.json"
     assert "manifest.json" not in [name for names in seen for name in names]
     assert sorted(file.name for file in out.iterdir()) == sorted(file.name for file in staged.iterdir())

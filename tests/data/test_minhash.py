@@ -55,6 +55,14 @@ def test_similar_separates_by_the_threshold() -> None:
     assert minhash.similar(a, b, 0.7).tolist() == [True, False]
 
 
+def test_agreement_by_chance_is_taken_off() -> None:
+    """Of 4,096 bytes 2,056 must agree for a half: one in 256 of the others would by chance."""
+    a = np.zeros((1, 4096), np.uint8)
+    for agreeing, expected in ((2050, False), (2056, True)):
+        b = np.where(np.arange(4096) < agreeing, 0, 1).astype(np.uint8)[None]
+        assert minhash.similar(a, b, 0.5).tolist() == [expected]
+
+
 def test_bands_are_long_but_still_meet() -> None:
     for threshold in (0.5, 0.7, 0.8, 0.9):
         rows = minhash.rows_per_band(threshold, 256)
