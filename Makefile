@@ -1,4 +1,5 @@
 # Two commands: `make demo` and `make test`. Both make .venv when it is missing; neither needs python3 to be recent.
+.DEFAULT_GOAL := help
 .PHONY: demo test check install parity golden help
 
 demo:     ## train the quickstart model on Python's standard library and show what it writes

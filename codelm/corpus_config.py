@@ -15,7 +15,6 @@ Step = Literal[
     "near_empty",
     "repeated",
     "fertility",
-    "copyright",
     "secrets",
     "personal",
     "decontaminate",
@@ -88,8 +87,10 @@ class CorpusConfig:
     """Languages to keep; empty = every language the table knows."""
     opt_out: str = ""
     """A file of repository names to leave out, one a line."""
-    skip: tuple[Step, ...] = ("copyright",)
-    """Steps not to take. `copyright` cuts licence headers off; by default they stay."""
+    skip: tuple[Step, ...] = ()
+    """Steps not to take."""
+    cut_copyright: bool = False
+    """Cut the comment with the licence off the head of a file; by default it stays."""
     quality: QualityConfig = field(default_factory=QualityConfig)
     licences: LicenceConfig = field(default_factory=LicenceConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)

@@ -40,12 +40,17 @@ class Problem:
 def load(folder: epath.PathLike) -> list[Problem]:
     """Every problem of every JSONL file (plain, .gz or .zst) in the folder and below."""
     root = epath.Path(folder)
-    if not root.is_dir():
-        raise UserError(f"no folder of benchmarks at {root}; give one that holds JSONL files")
-    found = sorted(files(root))
+    return [problem for file in find(root) for problem in _problems(file, root)]
+
+
+def find(folder: epath.Path) -> list[epath.Path]:
+    """The files of a folder of benchmarks."""
+    if not folder.is_dir():
+        raise UserError(f"no folder of benchmarks at {folder}; give one that holds JSONL files")
+    found = sorted(files(folder))
     if not found:
-        raise UserError(f"no benchmarks in {root}: no file there or below ends in {', '.join(_ENDINGS)}")
-    return [problem for file in found for problem in _problems(file, root)]
+        raise UserError(f"no benchmarks in {folder}: no file there or below ends in {', '.join(_ENDINGS)}")
+    return found
 
 
 def files(folder: epath.Path) -> Iterator[epath.Path]:

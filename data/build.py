@@ -5,6 +5,7 @@ was interrupted goes on where it stopped, and a changed one does again only what
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -42,6 +43,7 @@ def build(corpus: CorpusConfig, settings: Settings) -> dataset.Corpus:
 
 
 _STAGED = "dataset"
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 
 
 def _make(plan: Plan, corpus: CorpusConfig, settings: Settings, work: epath.Path, scratch: Path) -> None:
@@ -212,9 +214,9 @@ def _told_how_to_go_on(work: epath.Path) -> Iterator[None]:
         print(f"what is finished stays in {work}: run the same command again to go on", file=sys.stderr)
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
+        what = "write" if error.errno in _NO_ROOM else "use"
         raise UserError(
-            f"cannot write {error.filename or work}: {reason}; what is finished stays in {work}, "
+            f"cannot {what} {error.filename or work}: {error.strerror or error}; what is finished stays in {work}, "
             "run the same command again to go on"
         ) from error
 

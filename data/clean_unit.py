@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,19 @@ from jaxtyping import UInt8, UInt32
 from codelm.corpus_config import CorpusConfig
 from codelm.errors import UserError
 from codelm.languages import language_of
-from data import benchmarks, cleaning, decoding, licences, minhash, notebooks, parts, shingles, sources
+from data import (
+    benchmarks,
+    cleaning,
+    decoding,
+    licences,
+    minhash,
+    notebooks,
+    parts,
+    personal,
+    secrets,
+    shingles,
+    sources,
+)
 from data.document import Document, Drop, Raw, Step, TooLarge, Unreadable
 
 VERSION = 1  # of what the steps do: raise it when a step gives another result for the same config
@@ -33,10 +46,10 @@ class Recipe:
     def fingerprint(self) -> str:
         """Over what cleaning reads of the config, and the content of the files it names."""
         config = dataclasses.asdict(self.corpus)
-        wanted = {name: config[name] for name in ("languages", "skip", "quality", "licences")}
+        wanted = {name: config[name] for name in ("languages", "skip", "cut_copyright", "quality", "licences")}
         signature = [self.corpus.dedup.level, self.corpus.dedup.permutations, self.corpus.dedup.shingle]
         named = [_digest(path) for path in (self.corpus.opt_out, self.corpus.quality.tokenizer)]
-        files = sorted(map(str, benchmarks.files(epath.Path(self.benchmarks)))) if self.benchmarks else []
+        files = list(map(str, benchmarks.find(epath.Path(self.benchmarks)))) if self.benchmarks else []
         content = [VERSION, parts.VERSION, wanted, signature, named, [_digest(path) for path in files]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -176,9 +189,15 @@ def plainness(path: str) -> int:
 
 
 def _drop(writer: parts.Writer, document: Document, drop: Drop, size: int) -> None:
-    writer.tally.add(drop.reason, document.language, document.licence, size)
-    writer.tally.sample(drop.reason, document.repository, document.path, drop.detail, document.text)
+    writer.tally.add(drop.reason, document.language, drop.licence or document.licence, size)
+    writer.tally.sample(drop.reason, document.repository, document.path, drop.detail, lambda: excerpt(document))
     writer.drop(document.repository, document.path, drop.reason, drop.detail)
+
+
+def excerpt(document: Document) -> str:
+    """The head of a text to show to people: without secrets and names, whatever steps it went through."""
+    head = secrets.redact(document.text[:4096], document.path, document.language, Counter())
+    return personal.redact(head, Counter())
 
 
 def _digest(path: str) -> str:

@@ -33,7 +33,8 @@ def steps(config: CorpusConfig) -> list[tuple[str, Step]]:
         ("secrets", lambda: _secrets),
         ("personal", lambda: _personal),
     ]
-    return [(name, make()) for name, make in every if name not in config.skip]
+    left_out = {*config.skip, *(() if config.cut_copyright else ("copyright",))}
+    return [(name, make()) for name, make in every if name not in left_out]
 
 
 def clean(document: Document, steps: Sequence[tuple[str, Step]], tally: Tally) -> Document | Drop:

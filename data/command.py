@@ -1,10 +1,10 @@
 """codelm data build | report."""
 
 import os
-import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from etils import epath
@@ -17,6 +17,7 @@ from codelm.errors import UserError
 from data import beam_pairs, dataset, duplicates, report_page, runners
 from data.build import build as build_corpus
 from data.plan import Settings
+from data.report_page import size_text
 
 Sources = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE…")]
 BeamOptions = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE…")]
@@ -64,6 +65,8 @@ def build(argv: list[str], prog: str) -> None:
         config, rest = Config(), argv
         if not {"-h", "--help"} & set(argv) and not any(a.startswith(("--source", "--corpus.sources")) for a in argv):
             raise UserError(f"build what? {prog} CONFIG --out DIR, or {prog} --source stdlib --out DIR")
+    if "--source" in rest and "--corpus.sources" in rest:
+        raise UserError("--source stands for --corpus.sources: give one of them")
     if rest.count("--source") > 1:
         raise UserError("--source is given twice, and the last would win: write --source ONE ANOTHER …")
     options = parse(BuildOptions, rest, prog, default=BuildOptions(out="", corpus=config.corpus))
@@ -81,8 +84,6 @@ def _settings(options: BuildOptions, corpus: CorpusConfig) -> Settings:
             raise UserError(f"--{name} must be at least {0 if name == 'workers' else 1}, not {value}")
     workers = options.workers or runners.cores()
     benchmarks = options.decontaminate or corpus.benchmarks or os.environ.get("CODELM_BENCHMARKS", "")
-    if not benchmarks and "decontaminate" not in corpus.skip:
-        print("no decontamination: --decontaminate DIR names a folder of benchmarks", file=sys.stderr)
     memory = options.memory << 20
     if options.runner == "beam":
         arguments = [f"--{option}" for option in options.beam] or runners.beam_here(workers)
@@ -105,16 +106,31 @@ def _settings(options: BuildOptions, corpus: CorpusConfig) -> Settings:
 def _print_summary(corpus: dataset.Corpus) -> None:
     manifest = corpus.manifest
     for name, split in manifest["splits"].items():
-        shards = len(split["shards"])
-        size = f"{split['text_bytes'] / 1e6:,.1f} MB in {shards} shard{'s' if shards > 1 else ''}"
-        print(f"{name:12}{split['documents']:>10,} documents  {size}")
+        print(f"{name:12}{split['documents']:>10,} documents  {size_text(split['text_bytes'])}")
     for reason, row in manifest["dropped"].items():
-        print(f"  dropped {row['documents']:>12,}  {reason} ({row['bytes'] / 1e6:,.1f} MB)")
+        print(f"  dropped {row['documents']:>12,}  {reason} ({size_text(row['bytes'])})")
     for what, count in manifest["replaced"].items():
         print(f"  replaced {count:>11,}  {what}")
+    for note in _notes(manifest, corpus.folder):
+        print(f"note: {note}")
+    print(f"{corpus.folder}: built in {manifest['timing']['seconds']:.0f} s; see codelm data report {corpus.folder}")
+
+
+def _notes(manifest: Mapping[str, Any], folder: epath.Path) -> Iterator[str]:
+    """What a user may not have meant."""
+    asked, sizes = manifest["config"]["validation"], {n: s["text_bytes"] for n, s in manifest["splits"].items()}
+    share = sizes.get("validation", 0) / sum(sizes.values())
+    if asked and not share:
+        yield "nothing is held out: validation takes whole repositories, and there is only one"
+    elif asked and not asked / 3 < share < asked * 3:
+        yield f"{share:.1%} is held out where {asked:.1%} was asked for: whole repositories, and there are few"
+    if unlicensed := manifest["dropped"].get("unlicensed"):
+        count = unlicensed["documents"]
+        yield f"{count:,} documents have no known licence; --corpus.licences.unlicensed keep takes them in"
+    if not manifest["benchmarks"] and "decontaminate" not in manifest["config"]["skip"]:
+        yield "nothing was decontaminated; --decontaminate DIR names a folder of benchmarks"
     if failed := manifest["dropped"].get("error"):
-        print(f"a step failed on {failed['documents']:,} documents: see `error` in {corpus.folder / 'drops.jsonl.zst'}")
-    print(f"{corpus.folder}: {manifest['timing']['seconds']:.0f} s; to look at it: codelm data report {corpus.folder}")
+        yield f"a step failed on {failed['documents']:,} documents: see `error` in {folder / 'drops.jsonl.zst'}"
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ class Drop:
 
     reason: str
     detail: str = ""
+    licence: str = ""
+    """What the document's licence turned out to be, where the step found out."""
 
 
 # One cleaning step: the document, changed or not, or why it is dropped. What a step counts besides (secrets replaced,

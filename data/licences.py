@@ -191,7 +191,7 @@ def _identifiers(names: tuple[str, ...], field: str) -> frozenset[str]:
 def licence(document: Document, counts: Counter[str], decide: Callable[[str], Drop | None]) -> Document | Drop:
     stated = joined(detect(document.text[:_HEADER])) or document.licence
     if why := decide(stated):
-        return why
+        return replace(why, licence=stated)
     return document if stated == document.licence else replace(document, licence=stated)
 
 

@@ -10,7 +10,7 @@ import heapq
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -72,11 +72,12 @@ class Tally:
         self.cells[reason, language, licence] += 1
         self.sizes[reason, language, licence] += size
 
-    def sample(self, reason: str, repository: str, path: str, detail: str, text: str) -> None:
-        order = int.from_bytes(
-            hashlib.blake2b(f"{repository}\0{path}".encode(errors="replace"), digest_size=7).digest()
-        )
-        self._keep_first(reason, [Sample(order, repository, path, detail, text[:_EXCERPT])])
+    def sample(self, reason: str, repository: str, path: str, detail: str, excerpt: Callable[[], str]) -> None:
+        name = f"{repository}\0{path}".encode(errors="replace")
+        order = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest())
+        so_far = self.samples.get(reason, [])
+        if len(so_far) < SAMPLES or order < so_far[-1].order:
+            self._keep_first(reason, [Sample(order, repository, path, detail, excerpt()[:_EXCERPT])])
 
     def _keep_first(self, reason: str, more: list[Sample]) -> None:
         self.samples[reason] = heapq.nsmallest(SAMPLES, [*self.samples.get(reason, []), *more])

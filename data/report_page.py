@@ -59,7 +59,7 @@ def _tiles(manifest: Mapping[str, Any]) -> str:
     total = dropped + manifest["kept"]["documents"]
     tiles = [
         (f"{manifest['kept']['documents']:,}", f"documents kept of {total:,}"),
-        (_size(manifest["kept"]["bytes"]), "of text kept"),
+        (size_text(manifest["kept"]["bytes"]), "of text kept"),
         *(
             (f"{split['documents']:,}", f"{name}, in {_shards(len(split['shards']))}")
             for name, split in manifest["splits"].items()
@@ -82,7 +82,7 @@ def _reasons(manifest: Mapping[str, Any]) -> str:
     return _table(
         ("reason", "documents", "size", ""),
         (
-            (reason, f"{row['documents']:,}", _size(row["bytes"]), _bar((row["documents"] / most, kind)))
+            (reason, f"{row['documents']:,}", size_text(row["bytes"]), _bar((row["documents"] / most, kind)))
             for reason, row, kind in rows
         ),
     )
@@ -94,7 +94,7 @@ def _read_and_kept(rows: Mapping[str, Any]) -> str:
         (
             name,
             f"{row['kept']['documents']:,} of {row['read']['documents']:,}",
-            f"{_size(row['kept']['bytes'])} of {_size(row['read']['bytes'])}",
+            f"{size_text(row['kept']['bytes'])} of {size_text(row['read']['bytes'])}",
             _bar((row["read"]["bytes"] / most, "read"), (row["kept"]["bytes"] / most, "kept")),
         )
         for name, row in list(rows.items())[:_ROWS]
@@ -160,7 +160,7 @@ def _shards(count: int) -> str:
     return f"{count:,} shard{'s' if count > 1 else ''}"
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"

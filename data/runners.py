@@ -4,6 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -30,7 +31,7 @@ def local(workers: int) -> Runner:
 
 def _in_processes[Task](function: Callable[[Task], None], tasks: Iterator[Task], workers: int) -> Iterator[Task]:
     spawn = multiprocessing.get_context("spawn")  # forking a process that has threads (JAX) can hang
-    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_ignore_interrupts)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_follow_the_parent)
     running: dict[concurrent.futures.Future, Task] = {}
     try:
         while True:
@@ -54,8 +55,17 @@ def _in_processes[Task](function: Callable[[Task], None], tasks: Iterator[Task],
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+def _follow_the_parent() -> None:
+    """Ctrl-C is for the parent, which ends its workers; when it is killed they end by themselves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def cores() -> int:

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from etils import epath
 from jaxtyping import Int64, UInt8
 
-from data import dataset, parts
+from data import clean_unit, dataset, parts
 from data.document import Document
 
 TRAIN, VALIDATION, EXACT, NEAR, STRADDLES = range(5)  # what becomes of a document
@@ -54,7 +55,8 @@ def run(task: Task) -> None:
             tally.add(reason, document.language, document.licence, size)
             if fate in REASONS:
                 stands = int(task.kept[number])
-                tally.sample(reason, document.repository, document.path, f"of {stands}", document.text)
+                head = partial(clean_unit.excerpt, document)
+                tally.sample(reason, document.repository, document.path, f"of {stands}", head)
                 line = {"repository": document.repository, "path": document.path, "reason": reason}
                 line |= {"document": task.first + number, "kept": stands}
                 dropped.write(json.dumps(line).encode() + b"\n")

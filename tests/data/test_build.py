@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -72,7 +73,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "with_key.py").write_text(module(5004) + f'\nKEY = "{"AKIA" + "Q3EGRIZSVNL5KTYP"}"\n')
     (home / "with_mail.py").write_text(module(5005) + "\n# questions: jane.roe@" + "mailbox-of-jane.net\n")
     (folder / "unlicensed").mkdir()
-    (folder / "unlicensed" / "free.py").write_text(module(5006))
+    head = f'KEY = "{"AKIA" + "Q3EGRIZSVNL5KTYP"}"  # jane.roe@' + "mailbox-of-jane.net\n"
+    (folder / "unlicensed" / "free.py").write_text(head + module(5006))
     (home / "leak.py").write_text(module(5007) + SOLVED)
     return folder
 
@@ -139,6 +141,10 @@ def test_every_planted_thing_goes_for_its_own_reason_and_nothing_else(
     assert sample["detail"].endswith("module_1.py"), "the copy that was kept is named"
     (leak,) = manifest["samples"]["contaminated"]
     assert "Kettle/0" in leak["detail"]
+    assert manifest["licences"]["GPL-3.0-only"] == {
+        "read": manifest["dropped"]["licence_not_allowed"],
+        "kept": {"documents": 0, "bytes": 0},
+    }
 
 
 def test_repositories_are_held_out_whole(clean: Path, tmp_path: Path) -> None:
@@ -338,6 +344,10 @@ def test_what_is_wrong_is_said_in_one_line(clean: Path, tmp_path: Path, capsys: 
     assert "give --out" in refused(capsys, *source)
     assert "--source is given twice" in refused(capsys, *source, *source, *out)
     assert "nowhere" in refused(capsys, "--source", f"repositories:{tmp_path}/nowhere", *out)
+    assert "give one of them" in refused(capsys, *source, *out, "--corpus.sources", "stdlib")
+    assert f"no folder of benchmarks at {tmp_path}/no" in refused(
+        capsys, *source, *out, "--decontaminate", f"{tmp_path}/no"
+    )
     assert "no language 'Pyhton'" in refused(capsys, *source, *out, "--corpus.languages", "Pyhton")
     assert "--memory must be at least 1" in refused(capsys, *source, *out, "--memory", "0")
     (tmp_path / "full").mkdir()
@@ -398,6 +408,22 @@ def test_an_interrupt_says_how_to_go_on(clean: Path, tmp_path: Path, capsys: pyt
     assert f"stays in {tmp_path / 'c.building'}: run the same command again" in capsys.readouterr().err
 
 
+def test_what_may_not_have_been_meant_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = repositories(tmp_path / "one", count=1)
+    assert run("--source", f"repositories:{one}", "--out", str(tmp_path / "a")) == 0
+    said = capsys.readouterr().out
+    assert "nothing is held out" in said
+    assert "nothing was decontaminated" in said
+    two = repositories(tmp_path / "two", count=2)
+    (two / "bare").mkdir()
+    (two / "bare" / "x.py").write_text(module(4242))
+    assert run("--source", f"repositories:{two}", "--out", str(tmp_path / "b"), "--corpus.skip", "decontaminate") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"note: 4\d\.\d% is held out where 2.0% was asked for|note: 5\d\.\d% is held out", said)
+    assert "1 documents have no known licence; --corpus.licences.unlicensed keep" in said
+    assert "decontaminated" not in said
+
+
 def test_two_builds_do_not_share_a_folder(clean: Path, tmp_path: Path) -> None:
     config = corpus_config(f"repositories:{clean}")
 
@@ -454,7 +480,7 @@ def watch():
 thread = threading.Thread(target=watch); thread.start()
 settings = Settings(out=out, runner=runners.local(1), find_pairs=duplicates.pairs_here(memory), memory=memory,
                     unit_bytes=1 << 21, shard_bytes=1 << 23)
-steps = ("fertility", "repeated", "encoded", "secrets", "personal", "generated", "minified", "copyright")
+steps = ("fertility", "repeated", "encoded", "secrets", "personal", "generated", "minified")
 try:
     build.build(CorpusConfig(sources=(source,), skip=steps), settings)
 finally:
@@ -507,6 +533,10 @@ def test_the_report_is_a_page_that_holds_what_the_manifest_says(planted: Path, t
     for reason, row in manifest_of(out)["dropped"].items():
         assert f"<td >{reason}</td><td class=n>{row['documents']:,}</td>" in page
     assert "a_near_copy.py" in page
+    for published in (page, (out / "manifest.json").read_text()):
+        assert "&lt;AWS_ACCESS_KEY&gt;" in page, "the unlicensed file is shown,"
+        assert "AKIA" not in published, "but not its key"
+        assert "jane.roe" not in published
     text: list[str] = []
     parser = HTMLParser()
     parser.handle_data = text.append  # pyrefly: ignore

@@ -55,7 +55,8 @@ def test_the_plainest_path_comes_first() -> None:
         ({"dedup": DedupConfig(threshold=0.9, keep=("path",))}, True),
         ({"dedup": DedupConfig(shingle=7)}, False),
         ({"languages": ("Go",)}, False),
-        ({"skip": ()}, False),
+        ({"skip": ("lines",)}, False),
+        ({"cut_copyright": True}, False),
         ({"quality": QualityConfig(max_lines=3)}, False),
     ],
 )

@@ -197,12 +197,14 @@ MIT_FILE = "# Released under the MIT license\nimport os\n"
 def test_the_file_goes_before_the_repository() -> None:
     default = LicenceConfig()
     assert step(CODE, "MIT", default) == Document(CODE, "a.py", "r", "Python", "MIT", "")
-    assert step(GPL_FILE, "MIT", default) == Drop("licence_not_allowed", "GPL-3.0-or-later")
+    assert step(GPL_FILE, "MIT", default) == Drop("licence_not_allowed", "GPL-3.0-or-later", "GPL-3.0-or-later")
     kept = step(MIT_FILE, "", default)
     assert isinstance(kept, Document)
     assert kept.licence == "MIT"
     assert step(CODE, "", default) == Drop("unlicensed", "no licence known")
-    assert step(CODE, "MIT AND GPL-3.0-only", default) == Drop("licence_not_allowed", "GPL-3.0-only")
+    assert step(CODE, "MIT AND GPL-3.0-only", default) == Drop(
+        "licence_not_allowed", "GPL-3.0-only", "MIT AND GPL-3.0-only"
+    )
     assert isinstance(step(CODE, "MIT OR GPL-3.0-only", default), Document)
     assert isinstance(step("x\n" * 5000 + GPL_FILE, "MIT", default), Document)  # far down is no header
 
@@ -211,13 +213,13 @@ def test_configuration() -> None:
     assert isinstance(step(CODE, "", LicenceConfig(unlicensed="keep")), Document)
     assert isinstance(step(GPL_FILE, "", LicenceConfig(allow=("any",))), Document)
     assert step(GPL_FILE, "", LicenceConfig(allow=("any",), deny=("GPL-3.0",))) == Drop(
-        "licence_denied", "GPL-3.0-or-later"
+        "licence_denied", "GPL-3.0-or-later", "GPL-3.0-or-later"
     )
-    assert step(CODE, "MIT", LicenceConfig(deny=("MIT",))) == Drop("licence_denied", "MIT")
+    assert step(CODE, "MIT", LicenceConfig(deny=("MIT",))) == Drop("licence_denied", "MIT", "MIT")
     assert step(CODE, "MIT OR ISC", LicenceConfig(deny=("MIT",))) == Document(
         CODE, "a.py", "r", "Python", "MIT OR ISC", ""
     )
-    assert step(CODE, "ISC", LicenceConfig(allow=("MIT",))) == Drop("licence_not_allowed", "ISC")
+    assert step(CODE, "ISC", LicenceConfig(allow=("MIT",))) == Drop("licence_not_allowed", "ISC", "ISC")
     assert isinstance(step(GPL_FILE, "", LicenceConfig(allow=("permissive", "GPL-3.0-or-later"))), Document)
 
 

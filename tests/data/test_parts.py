@@ -78,7 +78,7 @@ def test_tallies_add_up_and_keep_the_same_samples_in_any_order() -> None:
         one = parts.Tally()
         for n in numbers:
             one.add("size", "Go", "MIT", n)
-            one.sample("size", "r", f"{n}.go", "", "text")
+            one.sample("size", "r", f"{n}.go", "", lambda: "text")
             one.counts["secret:AWS"] += 1
         return one
 

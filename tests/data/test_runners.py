@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,3 +64,40 @@ def test_an_error_in_a_worker_is_the_users_to_read() -> None:
 def test_a_worker_that_dies_ends_the_build_with_advice() -> None:
     with pytest.raises(UserError, match=r"a worker died .* with fewer --workers"):
         list(runners.local(2)(die, [Task(n) for n in range(4)]))
+
+
+LONG = """
+import sys, time
+from data import runners
+from tests.data.test_runners import Task, sleep
+list(runners.local(2)(sleep, [Task(n, sys.argv[1]) for n in range(2)]))
+"""
+
+
+def sleep(task: Task) -> None:
+    leave_a_mark(task)
+    time.sleep(60)
+
+
+def lives(process: int) -> bool:
+    """A process that has ended but was not waited for has no command line."""
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", LONG, str(tmp_path)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(marks := list(tmp_path.iterdir())) < 2:
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    parent.send_signal(how)
+    parent.wait()
+    workers = [int(mark.name.split("-")[1]) for mark in marks]
+    while any(lives(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.02)
