@@ -35,25 +35,28 @@ def build(corpus: CorpusConfig, settings: Settings) -> dataset.Corpus:
     with _scratch(work) as scratch, _told_how_to_go_on(work):
         plan = planning.make(corpus, settings, work / "parts", scratch)
         if not _already_there(out, plan, settings):
-            _make(plan, corpus, settings, work, scratch)
-            dataset.publish(work / _STAGED / plan.digest, out)
+            # Shards of another size may have the same names, and those that are there are taken for finished.
+            staged = work / "dataset" / f"{plan.digest}-{settings.shard_bytes}"
+            _make(plan, corpus, settings, work / "parts", staged, scratch)
+            dataset.publish(staged, out)
     with contextlib.suppress(FileNotFoundError):
         work.rmtree()
     return dataset.load(out)
 
 
-_STAGED = "dataset"
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 
 
-def _make(plan: Plan, corpus: CorpusConfig, settings: Settings, work: epath.Path, scratch: Path) -> None:
+def _make(
+    plan: Plan, corpus: CorpusConfig, settings: Settings, cleaned: epath.Path, staged: epath.Path, scratch: Path
+) -> None:
     start = time.monotonic()
     _clean(plan, settings)
-    found = Found.of(plan, work / "parts")
+    found = Found.of(plan, cleaned)
     fates, kept = _decide(found, corpus, settings, scratch)
-    tasks = _ranges(found, fates, kept, settings, work / _STAGED / plan.digest)
+    tasks = _ranges(found, fates, kept, settings, staged)
     _write(tasks, settings)
-    manifest.write(work / _STAGED / plan.digest, plan, corpus, tasks, found, settings, time.monotonic() - start)
+    manifest.write(staged, plan, corpus, tasks, found, settings, time.monotonic() - start)
 
 
 def _already_there(out: epath.Path, plan: Plan, settings: Settings) -> bool:
@@ -104,8 +107,8 @@ def _decide(
     _split(files, fates, corpus.validation)
     if corpus.dedup.level == "repository" or {"exact_duplicates", "near_duplicates"} & set(corpus.skip):
         # Documents that say the same were left in, on purpose: but not on both sides of the split.
-        compare = duplicates.decide(files, corpus.dedup, () if near else ("near_duplicates",), *what[2:])
-        _keep_apart(files, fates, verdicts, compare)
+        skip = () if near else ("near_duplicates",)
+        _keep_apart(files, fates, verdicts, duplicates.decide(files.apart("same"), corpus.dedup, skip, *what[2:]))
     return fates, verdicts.kept
 
 
@@ -126,16 +129,21 @@ def _keep_apart(
     files: duplicates.Table,
     fates: UInt8[np.ndarray, " N"],
     verdicts: duplicates.Verdicts,
-    compare: duplicates.Verdicts,
+    same: duplicates.Verdicts,
 ) -> None:
-    """Drop held-out documents that a training document duplicates."""
-    trained = files.array("trained", np.bool_, lambda items: np.zeros(len(items), np.bool_))
+    """Drop held-out documents that a training document duplicates: the first such one stands for them."""
+    none = len(files)
+    trained = files.array("trained", np.int64, lambda items: np.full(len(items), none))
     for items in files.chunks():
-        trained[compare.kept[items[fates[items] == write_range.TRAIN]]] = True
+        staying = items[fates[items] == write_range.TRAIN]
+        np.minimum.at(trained, same.kept[staying], staying)
     for items in files.chunks():
-        lost = items[(fates[items] == write_range.VALIDATION) & trained[compare.kept[items]]]
+        held_out = items[fates[items] == write_range.VALIDATION]
+        lost = held_out[trained[same.kept[held_out]] < none]
         fates[lost] = write_range.STRADDLES
-        verdicts.kept[lost] = compare.kept[lost]
+        verdicts.kept[lost] = trained[same.kept[lost]]
+    for items in files.chunks():  # what stood for others may have been lost itself
+        verdicts.kept[items] = verdicts.kept[verdicts.kept[items]]
 
 
 def _ranges(

@@ -65,9 +65,9 @@ def build(argv: list[str], prog: str) -> None:
         config, rest = Config(), argv
         if not {"-h", "--help"} & set(argv) and not any(a.startswith(("--source", "--corpus.sources")) for a in argv):
             raise UserError(f"build what? {prog} CONFIG --out DIR, or {prog} --source stdlib --out DIR")
-    if "--source" in rest and "--corpus.sources" in rest:
+    if _given(rest, "--source") and _given(rest, "--corpus.sources"):
         raise UserError("--source stands for --corpus.sources: give one of them")
-    if rest.count("--source") > 1:
+    if _given(rest, "--source") > 1:
         raise UserError("--source is given twice, and the last would win: write --source ONE ANOTHER …")
     options = parse(BuildOptions, rest, prog, default=BuildOptions(out="", corpus=config.corpus))
     if not options.out:
@@ -75,6 +75,11 @@ def build(argv: list[str], prog: str) -> None:
     corpus = replace(options.corpus, sources=options.source or options.corpus.sources)
     corpus = resolve(replace(config, corpus=corpus)).corpus
     _print_summary(build_corpus(corpus, _settings(options, corpus)))
+
+
+def _given(argv: list[str], option: str) -> int:
+    """How often the option is there, as `--option VALUE` or `--option=VALUE`."""
+    return sum(argument.partition("=")[0] == option for argument in argv)
 
 
 def _settings(options: BuildOptions, corpus: CorpusConfig) -> Settings:

@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -177,10 +178,7 @@ def describe(folder: epath.Path, splits: Mapping[str, list[dict[str, Any]]], des
 def publish(staged: epath.Path, out: epath.Path) -> None:
     """The staged folder becomes `out`, and what was there is gone: by renaming, or on object storage manifest last."""
     if _is_local(out):
-        before = staged.parent / "before"
-        if out.exists():
-            out.rename(before)
-        staged.rename(out)
+        _publish_here(staged, out)
         return
     last = ("dataset_info.json", MANIFEST)
     if out.exists():
@@ -188,6 +186,27 @@ def publish(staged: epath.Path, out: epath.Path) -> None:
             old.unlink()
     for file in sorted(staged.iterdir(), key=lambda file: (file.name in last, file.name)):
         file.copy(out / file.name, overwrite=True)
+
+
+def _publish_here(staged: epath.Path, out: epath.Path) -> None:
+    """Renaming is all or nothing, but only within a disk: what lies on another one is brought beside `out` first."""
+    new, old = (out.parent / f".{out.name}.{what}" for what in ("new", "old"))
+    if new.exists():  # of a publication that was killed
+        new.rmtree()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if _is_local(staged):
+        shutil.move(staged, new)
+    else:
+        new.mkdir()
+        for file in staged.iterdir():
+            file.copy(new / file.name)
+    if out.exists():
+        if old.exists():
+            old.rmtree()
+        out.rename(old)
+    new.rename(out)
+    if old.exists():
+        old.rmtree()
 
 
 def _is_local(path: epath.Path) -> bool:

@@ -6,7 +6,7 @@ are documents, or repositories where whole repositories are compared.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,12 @@ class Table:
         for items in self.chunks():
             values[items] = first(items)
         return values
+
+    def apart(self, name: str) -> "Table":
+        """The same items with a folder of their own: whoever decides twice must not write over the first verdicts."""
+        folder = self.folder / name
+        folder.mkdir()
+        return replace(self, folder=folder)
 
     def chunks(self) -> Iterator[Int64[np.ndarray, " C"]]:
         for start in range(0, len(self), _CHUNK):

@@ -45,6 +45,7 @@ def write(
     for task in tasks:
         write_range.result_path(task).unlink()
         (staged / write_range.drops_name(task)).unlink()
+    (staged / dataset.MANIFEST).unlink(missing_ok=True)  # of a publication that failed
     checksums = {file.name: checksum(file) for file in sorted(staged.iterdir())}
     content = {
         "version": dataset.VERSION,

@@ -1,5 +1,6 @@
 """Building a corpus, through the command: what is in it, what is not and why, and what no interruption can spoil."""
 
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,28 @@ def test_duplicates_never_straddle_the_split(argv: list[str], tmp_path: Path) ->
     assert {d["reason"] for d in drops(tmp_path / "c")} == {"duplicate_across_splits"}
 
 
+@pytest.mark.parametrize("skip", ["", "exact_duplicates", "near_duplicates"])
+@pytest.mark.parametrize("level", ["file", "repository"])
+def test_every_duplicate_names_a_document_that_was_kept(level: str, skip: str, tmp_path: Path) -> None:
+    """Also where what stood for it, or for its repository, was itself left out of validation."""
+    folder = repositories(tmp_path / "r", count=4, files=8)
+    for number, home in enumerate(sorted(folder.iterdir())):
+        (home / "a_shared.py").write_text(module(77))  # the first file of every repository
+        fork = shutil.copytree(home, folder / f"{home.name}_fork")
+        (fork / "more.py").write_text(module(88 + number, functions=1))
+    options = ["--source", f"repositories:{folder}", "--out", str(tmp_path / "c"), "--corpus.validation", "0.5"]
+    assert run(*options, "--corpus.dedup.level", level, *(["--corpus.skip", skip] if skip else [])) == 0
+    train, validation = ({row["document"]: row for row in rows(tmp_path / "c", s)} for s in ("train", "validation"))
+    dropped = drops(tmp_path / "c")
+    assert len({drop["path"] for drop in dropped}) == 9
+    clusters: dict[int, int] = {}
+    for drop in dropped:
+        assert drop["document"] not in train | validation
+        assert drop["kept"] in (train if drop["reason"] == "duplicate_across_splits" else train | validation)
+        clusters[drop["kept"]] = clusters.get(drop["kept"], 1) + 1
+    assert manifest_of(tmp_path / "c")["clusters"] == {"clusters": len(clusters), "largest": max(clusters.values())}
+
+
 def settings(out: Path, **changed: Any) -> Settings:
     here: dict[str, Any] = {"runner": runners.local(1), "find_pairs": duplicates.pairs_here(1 << 24)}
     return Settings(out=str(out), **(here | changed))
@@ -273,6 +297,52 @@ def test_an_interrupted_build_goes_on_where_it_stopped(
     assert not (tmp_path / "c.building").exists()
 
 
+def test_going_on_with_other_shards_mixes_nothing(clean: Path, tmp_path: Path) -> None:
+    """Shards of other sizes may have the same names as those that were finished before."""
+    config = corpus_config(f"repositories:{clean}", validation=0.0)
+    sizes = (8000, 8200)
+    for name, size in zip("ab", sizes, strict=True):
+        build.build(config, settings(tmp_path / name, shard_bytes=size))
+    assert shards(tmp_path / "a").keys() == shards(tmp_path / "b").keys()
+    assert shards(tmp_path / "a") != shards(tmp_path / "b")
+    with pytest.raises(Interrupted):
+        build.build(config, settings(tmp_path / "c", runner=interrupted_after(6 + 2), shard_bytes=sizes[0]))
+    build.build(config, settings(tmp_path / "c", shard_bytes=sizes[1]))
+    assert shards(tmp_path / "c") == shards(tmp_path / "b")
+    assert {file.name for file in (tmp_path / "c").iterdir()} == {file.name for file in (tmp_path / "b").iterdir()}
+
+
+def test_the_work_may_lie_on_another_disk(clean: Path, tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is only one disk")
+    work = Path(tempfile.mkdtemp(dir=other))
+    out = tmp_path / "not there yet" / "c"
+    argv = ["--source", f"repositories:{clean}", "--out", str(out), "--work", str(work)]
+    try:
+        assert run(*argv) == 0
+        assert run(*argv, "--corpus.validation", "0.5", "--overwrite") == 0
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    assert manifest_of(out)["config"]["validation"] == 0.5
+    dataset.load(out).verify()
+    assert [file.name for file in out.parent.iterdir()] == ["c"], "nothing lies about"
+
+
+def test_a_publication_that_failed_is_made_again(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(staged: Any, out: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = corpus_config(f"repositories:{clean}")
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "publish", full)
+        with pytest.raises(dataset.UserError, match="No space left"):
+            build.build(config, settings(tmp_path / "c"))
+    build.build(config, settings(tmp_path / "whole"))
+    build.build(config, settings(tmp_path / "c")).verify()
+    assert manifest_of(tmp_path / "c")["checksums"] == manifest_of(tmp_path / "whole")["checksums"]
+
+
 def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     folder = repositories(tmp_path / "r", count=40, files=6)
     argv = [sys.executable, "-m", "codelm", "data", "build", "--source", f"repositories:{folder}", "--workers", "2"]
@@ -343,8 +413,11 @@ def test_what_is_wrong_is_said_in_one_line(clean: Path, tmp_path: Path, capsys: 
     assert "build what?" in refused(capsys, *out)
     assert "give --out" in refused(capsys, *source)
     assert "--source is given twice" in refused(capsys, *source, *source, *out)
+    assert "--source is given twice" in refused(capsys, "--source=stdlib", "--source=packages", *out)
+    assert "--source is given twice" in refused(capsys, *source, "--source=packages", *out)
     assert "nowhere" in refused(capsys, "--source", f"repositories:{tmp_path}/nowhere", *out)
     assert "give one of them" in refused(capsys, *source, *out, "--corpus.sources", "stdlib")
+    assert "give one of them" in refused(capsys, "--source=stdlib", *out, "--corpus.sources=packages")
     assert f"no folder of benchmarks at {tmp_path}/no" in refused(
         capsys, *source, *out, "--decontaminate", f"{tmp_path}/no"
     )

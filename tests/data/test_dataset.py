@@ -85,6 +85,16 @@ def test_a_corpus_is_built_on_and_read_from_object_storage(
     assert not (tmp_path / "work").exists()
 
 
+def test_what_was_made_on_object_storage_is_published_here(gcs: str, tmp_path: Path) -> None:
+    staged, out = epath.Path(f"{gcs}/staged/dataset"), epath.Path(tmp_path / "corpora" / "c")
+    for content in ("one", "two"):
+        (staged / "manifest.json").write_text(content)
+        dataset.publish(staged, out)
+        assert {file.name: file.read_text() for file in out.iterdir()} == {"manifest.json": content}
+        (out / "of the old one").write_text("")
+    assert [file.name for file in out.parent.iterdir()] == ["c"]
+
+
 def test_on_object_storage_the_manifest_comes_last_and_goes_first(
     gcs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
