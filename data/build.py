@@ -26,6 +26,7 @@ from codelm.progress import Bar
 from data import clean_unit, dataset, duplicates, manifest, parts, splits, write_range
 from data import plan as planning
 from data.plan import Found, Plan, Settings
+from data.ranges import Ranges
 
 
 def build(corpus: CorpusConfig, settings: Settings) -> dataset.Corpus:
@@ -53,10 +54,13 @@ def _make(
     start = time.monotonic()
     _clean(plan, settings)
     found = Found.of(plan, cleaned)
-    fates, kept = _decide(found, corpus, settings, scratch)
-    tasks = _ranges(found, fates, kept, settings, staged)
-    _write(tasks, settings)
-    manifest.write(staged, plan, corpus, tasks, found, settings, time.monotonic() - start)
+    if not len(found):
+        raise UserError(manifest.explain_empty(found))
+    files = duplicates.of_documents(found, len(found), corpus.dedup, _near(corpus), scratch / "files")
+    fates, kept = _decide(found, files, corpus, settings, scratch)
+    ranges = Ranges.of(found, files, fates, kept, settings.shard_bytes, staged)
+    _write(ranges, settings)
+    manifest.write(ranges, plan, corpus, settings, time.monotonic() - start)
 
 
 def _already_there(out: epath.Path, plan: Plan, settings: Settings) -> bool:
@@ -84,18 +88,16 @@ def _clean(plan: Plan, settings: Settings) -> None:
 
 
 def _decide(
-    found: Found, corpus: CorpusConfig, settings: Settings, scratch: Path
+    found: Found, files: duplicates.Table, corpus: CorpusConfig, settings: Settings, scratch: Path
 ) -> tuple[UInt8[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
     """For every document its fate (`write_range.TRAIN` …) and, where it is a duplicate, of which document."""
-    count, near = len(found), "near_duplicates" not in corpus.skip
-    fates = np.memmap(scratch / "fates", np.uint8, "w+", shape=(max(count, 1),))
-    if not count:
-        return fates[:0], np.empty(0, np.int64)
-    print(f"looking for duplicates among {count:,} documents", file=sys.stderr)
-    files = duplicates.of_documents(found, count, corpus.dedup, near, scratch / "files")
+    print(f"looking for duplicates among {len(files):,} documents", file=sys.stderr)
+    fates = files.array("fates", np.uint8, lambda items: np.full(len(items), write_range.TRAIN))
     what = (corpus.dedup, corpus.skip, settings.memory, settings.find_pairs)
     if corpus.dedup.level == "repository":
-        whole, number = duplicates.of_repositories(found, count, corpus.dedup, near, scratch / "repositories")
+        whole, number = duplicates.of_repositories(
+            found, len(files), corpus.dedup, _near(corpus), scratch / "repositories"
+        )
         verdicts = duplicates.of_their_documents(duplicates.decide(whole, *what), number, files)
     else:
         verdicts = duplicates.decide(files, *what)
@@ -107,9 +109,13 @@ def _decide(
     _split(files, fates, corpus.validation)
     if corpus.dedup.level == "repository" or {"exact_duplicates", "near_duplicates"} & set(corpus.skip):
         # Documents that say the same were left in, on purpose: but not on both sides of the split.
-        skip = () if near else ("near_duplicates",)
+        skip = () if _near(corpus) else ("near_duplicates",)
         _keep_apart(files, fates, verdicts, duplicates.decide(files.apart("same"), corpus.dedup, skip, *what[2:]))
     return fates, verdicts.kept
+
+
+def _near(corpus: CorpusConfig) -> bool:
+    return "near_duplicates" not in corpus.skip
 
 
 def _split(files: duplicates.Table, fates: UInt8[np.ndarray, " N"], share: float) -> None:
@@ -146,48 +152,10 @@ def _keep_apart(
         verdicts.kept[items] = verdicts.kept[verdicts.kept[items]]
 
 
-def _ranges(
-    found: Found,
-    fates: UInt8[np.ndarray, " N"],
-    kept: Int64[np.ndarray, " N"],
-    settings: Settings,
-    staged: epath.Path,
-) -> list[write_range.Task]:
-    """Cut the documents into runs of about a shard's worth of kept text."""
-    cuts, size, at = [0], 0, 0
-    for part in found:
-        staying = fates[at : at + part.documents] <= write_range.VALIDATION
-        running = size + np.cumsum(np.where(staying, part.index()["size"], 0))
-        size = int(running[-1]) if len(running) else size
-        full = np.arange(1, size // settings.shard_bytes + 1) * settings.shard_bytes
-        cuts += (at + 1 + np.searchsorted(running, full)).tolist()
-        at, size = at + part.documents, size % settings.shard_bytes
-    bounds = [(a, b) for a, b in zip(cuts, [*cuts[1:], len(found)], strict=True) if a < b]
-    holds = {
-        split: [n for n, (a, b) in enumerate(bounds) if (fates[a:b] == code).any()]
-        for code, split in enumerate(dataset.SPLITS)
-    }
-    if not holds["train"]:
-        raise UserError(manifest.explain_empty(found))
-    staged.mkdir(parents=True, exist_ok=True)
-    return [
-        write_range.Task(
-            first=a,
-            fates=np.array(fates[a:b]),
-            kept=np.array(kept[a:b]),
-            sources=tuple(found.between(a, b)),
-            parts=str(found.folder),
-            out=str(staged),
-            names={s: dataset.shard_name(s, on.index(n), len(on)) for s, on in holds.items() if n in on},
-            number=n,
-        )
-        for n, (a, b) in enumerate(bounds)
-    ]
-
-
-def _write(tasks: list[write_range.Task], settings: Settings) -> None:
-    with Bar("writing", sum(len(task.fates) for task in tasks), "documents") as bar:
-        for task in settings.runner(write_range.run, tasks):
+def _write(ranges: Ranges, settings: Settings) -> None:
+    ranges.staged.mkdir(parents=True, exist_ok=True)
+    with Bar("writing", len(ranges.files), "documents") as bar:
+        for task in settings.runner(write_range.run, ranges):
             bar.advance(len(task.fates))
 
 

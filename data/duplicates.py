@@ -231,7 +231,9 @@ def _combine(repository: np.void, file: np.void) -> None:
 
 def of_their_documents(repositories: Verdicts, number: Int64[np.ndarray, " N"], files: Table) -> Verdicts:
     """What is said of a repository is said of each of its documents; the first document stands for a repository."""
-    _, first = np.unique(number, return_index=True)
+    first = np.full(len(repositories.kept), len(files))
+    for items in files.chunks():
+        np.minimum.at(first, number[items], items)
     return Verdicts(
         files.array("kept", np.int64, lambda items: _first_or_self(repositories, number[items], first, items)),
         files.array("why", np.uint8, lambda items: repositories.why[number[items]]),

@@ -2,13 +2,14 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import platform
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 import codelm
@@ -16,37 +17,20 @@ from codelm.corpus_config import CorpusConfig
 from codelm.publish import checksum
 from data import dataset, parts, write_range
 from data.plan import Found, Plan, Settings
+from data.ranges import Ranges
 
-UNREADABLE = 1000  # listed by name; all are in the file of drops
 
-
-def write(
-    staged: epath.Path,
-    plan: Plan,
-    corpus: CorpusConfig,
-    tasks: Sequence[write_range.Task],
-    found: Found,
-    settings: Settings,
-    seconds: float,
-) -> None:
+def write(ranges: Ranges, plan: Plan, corpus: CorpusConfig, settings: Settings, seconds: float) -> None:
     """Everything but the shards: the drops in one file, TFDS's description, the manifest."""
-    results = [write_range.finished(task) for task in tasks]
-    tally = parts.Tally()
-    for part in found:
-        tally.merge(part.tally)
-    for result in results:
-        assert result is not None
-        tally.merge(parts.Tally.from_json(result["tally"]))
-    _name_what_was_kept(tally, found)
-    _join_drops(staged, tasks, found)
-    splits = {split: _shards(split, tasks, results) for split in dataset.SPLITS}
-    splits = {split: shards for split, shards in splits.items() if shards}
+    staged = ranges.staged
+    tally, splits = _collect(ranges)
+    _name_what_was_kept(tally, ranges.found)
+    _join_drops(ranges)
     dataset.describe(staged, splits, f"Code corpus {plan.digest} from {', '.join(corpus.sources)}, built by codelm")
-    for task in tasks:
+    for task in ranges:
         write_range.result_path(task).unlink()
-        (staged / write_range.drops_name(task)).unlink()
+        write_range.drops_path(task).unlink()
     (staged / dataset.MANIFEST).unlink(missing_ok=True)  # of a publication that failed
-    checksums = {file.name: checksum(file) for file in sorted(staged.iterdir())}
     content = {
         "version": dataset.VERSION,
         "codelm": codelm.__version__,
@@ -57,11 +41,38 @@ def write(
         "benchmarks": settings.benchmarks.rstrip("/").rsplit("/", 1)[-1],
         "splits": {split: _sums(shards) | {"shards": shards} for split, shards in splits.items()},
         **counts(tally),
-        "clusters": _clusters(tasks),
+        "clusters": ranges.clusters(),
         "timing": {"seconds": seconds, "steps": _steps(tally)},
-        "checksums": checksums,
+        "checksums": _checksums(staged, splits),
     }
     (staged / dataset.MANIFEST).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _collect(ranges: Ranges) -> tuple[parts.Tally, dict[str, list[dict[str, Any]]]]:
+    """All counts, and the shards of each split that has any."""
+    tally = _cleaned(ranges.found)
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in dataset.SPLITS}
+    for task in ranges:
+        result = write_range.result(task)
+        assert result is not None
+        tally.merge(parts.Tally.from_json(result["tally"]))
+        for split, shard in result["shards"].items():
+            splits[split].append({"name": task.names[split], **shard})
+    return tally, {split: shards for split, shards in splits.items() if shards}
+
+
+def _cleaned(found: Found) -> parts.Tally:
+    """What cleaning counted."""
+    tally = parts.Tally()
+    for part in found:
+        tally.merge(part.tally)
+    return tally
+
+
+def _checksums(staged: epath.Path, splits: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Of all files by name; shards were read when they were written, and there may be terabytes of them."""
+    known = {shard["name"]: shard["sha256"] for shards in splits.values() for shard in shards}
+    return {file.name: known.get(file.name) or checksum(file) for file in sorted(staged.iterdir())}
 
 
 def fingerprint(corpus: CorpusConfig) -> str:
@@ -90,10 +101,7 @@ def counts(tally: parts.Tally) -> dict[str, Any]:
 
 def explain_empty(found: Found) -> str:
     """One line for a corpus of which nothing is left."""
-    tally = parts.Tally()
-    for part in found:
-        tally.merge(part.tally)
-    dropped = counts(tally)["dropped"]
+    dropped = counts(_cleaned(found))["dropped"]
     total = sum(row["documents"] for row in dropped.values())
     most = sorted(dropped.items(), key=lambda item: -item[1]["documents"])[:3]
     shown = ", ".join(f"{row['documents']:,} {reason}" for reason, row in most)
@@ -119,14 +127,6 @@ def _table(rows: Iterable[tuple[str, int, int]]) -> dict[str, dict[str, int]]:
     return {name: {"documents": documents[name], "bytes": sizes[name]} for name in order}
 
 
-def _shards(split: str, tasks: Sequence[write_range.Task], results: Sequence[Any]) -> list[dict[str, Any]]:
-    return [
-        {"name": task.names[split], **result["shards"][split]}
-        for task, result in zip(tasks, results, strict=True)
-        if split in task.names
-    ]
-
-
 def _sums(shards: list[dict[str, Any]]) -> dict[str, int]:
     return {name: sum(shard[name] for shard in shards) for name in ("documents", "text_bytes")}
 
@@ -143,20 +143,14 @@ def _steps(tally: parts.Tally) -> dict[str, dict[str, float]]:
     }
 
 
-def _clusters(tasks: Sequence[write_range.Task]) -> dict[str, int]:
-    """How many documents stand for others, and for how many at most."""
-    stands = [task.kept[task.fates >= write_range.EXACT] for task in tasks]
-    _, sizes = np.unique(np.concatenate(stands), return_counts=True)
-    return {"clusters": len(sizes), "largest": int(sizes.max()) + 1 if len(sizes) else 0}
-
-
-def _join_drops(staged: epath.Path, tasks: Sequence[write_range.Task], found: Found) -> None:
+def _join_drops(ranges: Ranges) -> None:
     """Frames of zstd one after another are a zstd file."""
-    with (staged / "drops.jsonl.zst").open("wb") as out:
-        files = [part.file("drops") for part in found]
-        files += [staged / write_range.drops_name(task) for task in tasks]
-        for file in files:
-            out.write(file.read_bytes())
+    with (ranges.staged / "drops.jsonl.zst").open("wb") as out:
+        for file in itertools.chain(
+            (part.checked("drops") for part in ranges.found), (write_range.drops_path(task) for task in ranges)
+        ):
+            with file.open("rb") as frames:
+                shutil.copyfileobj(frames, out)
 
 
 def _name_what_was_kept(tally: parts.Tally, found: Found) -> None:

@@ -119,7 +119,8 @@ class Part:
     def file(self, name: str) -> epath.Path:
         return self.folder / f"{self.key}.{name}"
 
-    def _checked(self, name: str) -> epath.Path:
+    def checked(self, name: str) -> epath.Path:
+        """The file, after a look that it is as it was written."""
         path = self.file(name)
         if not path.exists() or checksum(path) != self.checksums[name]:
             raise UserError(f"{path} is corrupt (its checksum is wrong): delete it and build again")
@@ -130,11 +131,11 @@ class Part:
         return all(self.file(name).exists() and checksum(self.file(name)) == self.checksums[name] for name in _FILES)
 
     def index(self) -> np.ndarray:
-        return np.frombuffer(self._checked("index").read_bytes(), INDEX)
+        return np.frombuffer(self.checked("index").read_bytes(), INDEX)
 
     def signatures(self, config: DedupConfig) -> UInt32[np.ndarray, "N P"] | UInt8[np.ndarray, "N P"]:
         kind = np.uint32 if config.level == "repository" else np.uint8
-        return np.frombuffer(self._checked("signatures").read_bytes(), kind).reshape(-1, config.permutations)
+        return np.frombuffer(self.checked("signatures").read_bytes(), kind).reshape(-1, config.permutations)
 
     def read_documents(self) -> Iterator[Document]:
         for line in self._lines("documents"):
@@ -147,7 +148,7 @@ class Part:
     def _lines(self, name: str) -> Iterator[bytes]:
         import zstandard
 
-        with self._checked(name).open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+        with self.checked(name).open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
             yield from io.BufferedReader(stream, 1 << 20)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int64, UInt8
 
+from codelm.publish import checksum
 from data import clean_unit, dataset, parts
 from data.document import Document
 
@@ -23,7 +24,7 @@ class Task:
     """Number of the first document."""
     fates: UInt8[np.ndarray, " N"]
     kept: Int64[np.ndarray, " N"]
-    """For duplicates: the number of the document, or repository, that stands for them."""
+    """For duplicates: the number of the document that stands for them."""
     sources: tuple[tuple[str, int, int], ...]
     """Parts (key), and which of their documents: from, to."""
     parts: str
@@ -40,15 +41,14 @@ def result_path(task: Task) -> epath.Path:
 
 def run(task: Task) -> None:
     """Write the shards and the drops of the range, unless they are there and intact."""
-    if finished(task) is not None:
+    before = result(task)
+    if before and _intact(task, before):
         return
     import zstandard
 
-    out = epath.Path(task.out)
-    shards = {split: dataset.ShardWriter(out / name) for split, name in task.names.items()}
+    shards = {split: dataset.ShardWriter(epath.Path(task.out) / name) for split, name in task.names.items()}
     tally = parts.Tally()
-    drops = out / drops_name(task)
-    with drops.open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as dropped:
+    with drops_path(task).open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as dropped:
         for number, document in enumerate(_documents(task)):
             fate, size = int(task.fates[number]), len(document.text.encode())
             reason = REASONS.get(fate, "kept")
@@ -63,24 +63,28 @@ def run(task: Task) -> None:
             else:
                 shards[dataset.SPLITS[fate]].write(task.first + number, document)
     written = {split: shard.close() for split, shard in shards.items()}
-    result_path(task).write_text(json.dumps({"shards": written, "tally": tally.to_json()}))
+    content = {"shards": written, "drops": checksum(drops_path(task)), "tally": tally.to_json()}
+    result_path(task).write_text(json.dumps(content))
 
 
-def drops_name(task: Task) -> str:
-    return f"range-{task.number:05}.drops.zst"
+def drops_path(task: Task) -> epath.Path:
+    return epath.Path(task.out) / f"range-{task.number:05}.drops.zst"
 
 
-def finished(task: Task) -> dict[str, Any] | None:
-    """The result of a range that was written before, if its shards are as they were."""
+def result(task: Task) -> dict[str, Any] | None:
+    """What a range that was written left: its shards with their checksums, and its counts."""
     try:
-        result = json.loads(result_path(task).read_text())
+        return json.loads(result_path(task).read_text())
     except (OSError, ValueError):
         return None
-    for split, shard in result["shards"].items():
-        path = epath.Path(task.out) / task.names.get(split, "")
-        if not path.is_file() or path.stat().length != shard["bytes"] or dataset.checksum(path) != shard["sha256"]:
-            return None
-    return result
+
+
+def _intact(task: Task, result: dict[str, Any]) -> bool:
+    """Whether the files of a range that was written before are as they were."""
+    files = {task.names.get(split, ""): shard["sha256"] for split, shard in result["shards"].items()}
+    files[drops_path(task).name] = result["drops"]
+    paths = {epath.Path(task.out) / name: sha256 for name, sha256 in files.items()}
+    return all(path.is_file() and checksum(path) == sha256 for path, sha256 in paths.items())
 
 
 def _documents(task: Task) -> Iterator[Document]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from codelm import cli
-from data import build, clean_unit, dataset, duplicates, runners, sources
+from codelm import cli, publish
+from data import build, clean_unit, dataset, duplicates, manifest, runners, sources, write_range
 from data.plan import Settings
 from tests.data.made_corpus import module, repositories
 
@@ -372,6 +372,39 @@ def test_a_part_that_was_damaged_is_made_again(clean: Path, tmp_path: Path) -> N
     build.build(config, settings(tmp_path / "c"))
     build.build(config, settings(tmp_path / "whole"))
     assert shards(tmp_path / "c") == shards(tmp_path / "whole")
+
+
+def test_a_shard_is_read_once_after_it_was_written(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be terabytes of them."""
+    hashed: list[str] = []
+
+    def counted(path: Any) -> str:
+        hashed.append(path.name)
+        return publish.checksum(path)
+
+    for room in (dataset, manifest, write_range):
+        monkeypatch.setattr(room, "checksum", counted, raising=False)
+    build.build(corpus_config(f"repositories:{clean}"), settings(tmp_path / "c", shard_bytes=8000))
+    assert sorted(name for name in hashed if "array_record" in name) == sorted(shards(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("kind", ["array_record", "drops"])
+def test_what_was_damaged_of_a_range_is_written_again(kind: str, planted: Path, tmp_path: Path) -> None:
+    config, finished = corpus_config(f"repositories:{planted}"), []
+    for tasks in range(9, 99):  # nine units, then ranges
+        with pytest.raises(Interrupted):
+            build.build(config, settings(tmp_path / "c", runner=interrupted_after(tasks), shard_bytes=8000))
+        if finished := list((tmp_path / "c.building" / "dataset").glob("*/range-00000.json")):
+            break
+    damaged = sorted(file for file in finished[0].parent.iterdir() if kind in file.name)[0]
+    content = bytearray(damaged.read_bytes())
+    content[-3] ^= 1
+    damaged.write_bytes(content)
+    build.build(config, settings(tmp_path / "c", shard_bytes=8000)).verify()
+    build.build(config, settings(tmp_path / "whole", shard_bytes=8000))
+    assert manifest_of(tmp_path / "c")["checksums"] == manifest_of(tmp_path / "whole")["checksums"]
 
 
 def test_a_corpus_that_is_there_is_not_built_again(

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,23 @@ def test_repositories_are_compared_as_the_union_of_their_files(tmp_path: Path) -
     documents = duplicates.of_their_documents(verdicts, number, files)
     assert documents.why.tolist() == [0] * 8 + [duplicates.NEAR] * 4 + [duplicates.EXACT] * 4
     assert documents.kept.tolist() == [*range(8), *[4] * 8], "the first document of the repository that stays"
+
+
+def test_documents_of_repositories_are_told_in_bounded_memory(tmp_path: Path) -> None:
+    count = 1_000_000
+    number = np.memmap(tmp_path / "number", np.int64, "w+", shape=(count,))
+    number[:] = np.arange(count) // 1000
+    index = np.memmap(tmp_path / "index", parts.INDEX, "w+", shape=(count,))
+    files = duplicates.Table(index, np.empty((count, 0), np.uint8), tmp_path)
+    repositories = duplicates.Verdicts(np.arange(1000) // 2 * 2, np.arange(1000).astype(np.uint8) % 2 * duplicates.NEAR)
+    tracemalloc.start()
+    try:
+        verdicts = duplicates.of_their_documents(repositories, number, files)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert verdicts.kept[[999, 1000, 1999, 2000]].tolist() == [999, 0, 0, 2000]
+    assert peak < 4 << 20 < 8 * count
 
 
 def duplicate_words(text: str) -> np.ndarray:
