@@ -8,13 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 _EVERY = 10.0  # seconds between lines where there is no terminal
+_FEW = 10_000_000  # bytes that are not told in megabytes
 
 
 class Bar:
     """What is done, the rate and the time left, on stderr."""
 
-    def __init__(self, what: str, total: float, unit: str) -> None:
-        self._what, self._total, self._unit = what, total, unit
+    def __init__(self, what: str, total: float, unit: str, scale: float = 1.0) -> None:
+        """`scale`: how much of what is counted makes one of the unit that is shown."""
+        self._what, self._total, self._unit, self._scale = what, total / scale, unit, scale
         self._done = 0.0
         self._before = 0.0
         self._start = self._said = time.monotonic()
@@ -26,7 +28,12 @@ class Bar:
             TimeElapsedColumn(),
         )
         self._rich = Progress(*columns, console=console) if console.is_terminal else None
-        self._task = self._rich.add_task(what, total=max(total, 1e-9), text="") if self._rich else None
+        self._task = self._rich.add_task(what, total=max(self._total, 1e-9), text="") if self._rich else None
+
+    @staticmethod
+    def of_bytes(what: str, total: int) -> "Bar":
+        """Counts bytes; says megabytes, or kilobytes where those would be a few."""
+        return Bar(what, total, "MB", 1e6) if total >= _FEW else Bar(what, total, "kB", 1e3)
 
     def __enter__(self) -> "Bar":
         if self._rich:
@@ -43,8 +50,8 @@ class Bar:
 
     def advance(self, amount: float, worked: bool = True) -> None:
         """`worked=False`: done by an earlier run, so that it counts but does not flatter the rate."""
-        self._done += amount
-        self._before += 0 if worked else amount
+        self._done += amount / self._scale
+        self._before += 0 if worked else amount / self._scale
         if self._rich and self._task is not None:
             self._rich.update(self._task, completed=self._done, text=self.text())
         elif time.monotonic() - self._said >= _EVERY:

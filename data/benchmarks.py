@@ -5,16 +5,16 @@ Known layouts, by their fields: HumanEval and EvalPlus (prompt, canonical_soluti
 which nothing could be read is an error: a benchmark that silently does not load would let contamination through.
 """
 
-import gzip
 import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from etils import epath
 
 from codelm.errors import UserError
+from data import jsonl
 
 _ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _NAMES = ("task_id", "id", "name", "question_id", "problem_id")
@@ -80,8 +80,8 @@ def _problems(file: epath.Path, folder: epath.Path) -> Iterator[Problem]:
 def _rows(file: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
-        with file.open("rb") as raw:
-            for number, line in enumerate(io.TextIOWrapper(_unpacked(raw, file.name), "utf-8"), 1):
+        with io.TextIOWrapper(jsonl.opened(str(file)), "utf-8") as lines:
+            for number, line in enumerate(lines, 1):
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
@@ -91,19 +91,6 @@ def _rows(file: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{file}, line {number}: not JSON ({error.msg})") from error
     except (EOFError, OSError, ValueError) as error:
         raise UserError(f"{file}, after line {number}: cannot be read ({error})") from error
-
-
-def _unpacked(raw: IO[bytes], name: str) -> Any:
-    if name.endswith(".gz"):
-        return gzip.open(raw)
-    if not name.endswith(".zst"):
-        return raw
-    try:
-        import pyarrow
-    except ImportError:
-        raise UserError('reading .zst needs pyarrow: make install EXTRAS="data"') from None
-    # Arrow's reader tells a file that was cut short from one that ends.
-    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd"))
 
 
 def _problem(benchmark: str, name: str, row: dict[str, Any]) -> Problem:

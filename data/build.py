@@ -79,12 +79,12 @@ def _already_there(out: epath.Path, plan: Plan, settings: Settings) -> bool:
 
 
 def _clean(plan: Plan, settings: Settings) -> None:
-    with Bar("cleaning", plan.bytes / 1e6, "MB") as bar:
+    with Bar.of_bytes("cleaning", plan.bytes) as bar:
         before = {task.key for task in plan.tasks() if parts.find(epath.Path(task.folder), task.key)}
         if before:
             print(f"going on: {len(before):,} of {plan.units:,} units were cleaned before", file=sys.stderr)
         for task in settings.runner(clean_unit.run, plan.tasks()):
-            bar.advance(task.unit.size / 1e6, worked=task.key not in before)
+            bar.advance(task.unit.size, worked=task.key not in before)
 
 
 def _decide(
@@ -93,7 +93,8 @@ def _decide(
     """For every document its fate (`write_range.TRAIN` …) and, where it is a duplicate, of which document."""
     print(f"looking for duplicates among {len(files):,} documents", file=sys.stderr)
     fates = files.array("fates", np.uint8, lambda items: np.full(len(items), write_range.TRAIN))
-    what = (corpus.dedup, corpus.skip, settings.memory, settings.find_pairs)
+    find_pairs = settings.find_pairs or duplicates.pairs_here(settings.memory)
+    what = (corpus.dedup, corpus.skip, settings.memory, find_pairs)
     if corpus.dedup.level == "repository":
         whole, number = duplicates.of_repositories(
             found, len(files), corpus.dedup, _near(corpus), scratch / "repositories"

@@ -31,6 +31,7 @@ from data import (
     sources,
 )
 from data.document import Document, Drop, Raw, Step, TooLarge, Unreadable
+from data.tally import Tally
 
 VERSION = 1  # of what the steps do: raise it when a step gives another result for the same config
 
@@ -109,9 +110,9 @@ def _process_raw(
     raw: Raw, writer: parts.Writer, steps: list[tuple[str, Step]], wanted: frozenset[str], corpus: CorpusConfig
 ) -> None:
     size = len(raw.content if isinstance(raw.content, bytes) else raw.content.encode(errors="surrogatepass"))
-    document = Document("", raw.path, raw.repository, raw.language, _licence(raw), raw.provenance)
+    document = Document("", raw.path, raw.repository, raw.language, _licence(raw), raw.provenance, raw.stars, raw.date)
     try:
-        outcome = _read(raw, wanted, writer.tally)
+        outcome = _read(raw, document, wanted, writer.tally)
         if isinstance(outcome, Document):
             document = outcome
             outcome = cleaning.clean(outcome, steps, writer.tally)
@@ -126,8 +127,8 @@ def _process_raw(
         _drop(writer, document, outcome, size)
 
 
-def _read(raw: Raw, wanted: frozenset[str], tally: parts.Tally) -> Document | Drop:
-    """Bytes to text, and text to its language."""
+def _read(raw: Raw, document: Document, wanted: frozenset[str], tally: Tally) -> Document | Drop:
+    """Bytes to text, and text to its language: what the document, so far without text, was still missing."""
     start = time.perf_counter_ns()
     text, language = decoding.decode(raw), ""
     if isinstance(text, str):
@@ -142,7 +143,7 @@ def _read(raw: Raw, wanted: frozenset[str], tally: parts.Tally) -> Document | Dr
         return Drop("unknown_language")
     if wanted and language not in wanted:
         return Drop("language_not_wanted", language)
-    return Document(text, raw.path, raw.repository, language, _licence(raw), raw.provenance, raw.stars, raw.date)
+    return dataclasses.replace(document, text=text, language=language)
 
 
 def _licence(raw: Raw) -> str:
@@ -151,7 +152,7 @@ def _licence(raw: Raw) -> str:
 
 
 def describe(
-    document: Document, corpus: CorpusConfig, tally: parts.Tally
+    document: Document, corpus: CorpusConfig, tally: Tally
 ) -> tuple[np.ndarray, UInt8[np.ndarray, " P"] | UInt32[np.ndarray, " P"]]:
     """What deduplication needs to know: a record of `parts.INDEX`, and the signature."""
     start = time.perf_counter_ns()

@@ -11,7 +11,7 @@ from codelm.corpus_config import CorpusConfig
 from codelm.errors import UserError
 from data import copyright_header, fertility, licences, personal, quality, secrets
 from data.document import Document, Drop, Step
-from data.parts import Tally
+from data.tally import Tally
 
 
 def steps(config: CorpusConfig) -> list[tuple[str, Step]]:

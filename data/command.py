@@ -14,7 +14,7 @@ from codelm.commandline import parse
 from codelm.config import Config, resolve
 from codelm.corpus_config import CorpusConfig
 from codelm.errors import UserError
-from data import beam_pairs, dataset, duplicates, report_page, runners
+from data import beam_pairs, dataset, report_page, runners
 from data.build import build as build_corpus
 from data.plan import Settings
 from data.report_page import size_text
@@ -89,20 +89,18 @@ def _settings(options: BuildOptions, corpus: CorpusConfig) -> Settings:
             raise UserError(f"--{name} must be at least {0 if name == 'workers' else 1}, not {value}")
     workers = options.workers or runners.cores()
     benchmarks = options.decontaminate or corpus.benchmarks or os.environ.get("CODELM_BENCHMARKS", "")
-    memory = options.memory << 20
+    runner, find_pairs = runners.local(workers), None
     if options.runner == "beam":
         arguments = [f"--{option}" for option in options.beam] or runners.beam_here(workers)
         shared = f"{options.work or f'{options.out.rstrip("/")}.building'}/pairs"
         runner, find_pairs = runners.beam(arguments), beam_pairs.on(arguments, shared)
-    else:
-        runner, find_pairs = runners.local(workers), duplicates.pairs_here(memory)
     return Settings(
         out=options.out,
         runner=runner,
         find_pairs=find_pairs,
         work=options.work,
         benchmarks=benchmarks,
-        memory=memory,
+        memory=options.memory << 20,
         shard_bytes=options.shard << 20,
         overwrite=options.overwrite,
     )

@@ -18,7 +18,7 @@ _CHECKED = 1 << 20  # bytes of the first line that are looked at for its columns
 def check(path: str) -> None:
     """Refuse a file whose first row has no text; what cannot be read at all is for `read` to list."""
     try:
-        with _opened(path) as lines:
+        with opened(path) as lines:
             row = json.loads(lines.readline(_CHECKED))
     except UserError:
         raise
@@ -38,7 +38,7 @@ def read(path: str, name: str, start: int, end: int, max_bytes: int) -> Iterator
     """
     limit = 2 * max_bytes + _SLACK
     try:
-        with _opened(path) as lines:
+        with opened(path) as lines:
             if _is_compressed(path):
                 start, end = 0, -1
             for position, line in _lines(lines, start, end, limit):
@@ -93,7 +93,7 @@ def _is_compressed(path: str) -> bool:
     return path.endswith((".gz", ".zst"))
 
 
-def _opened(path: str) -> io.BufferedReader:
+def opened(path: str) -> io.BufferedReader:
     """The file's text, unpacked; closing it closes the file."""
     file = source_tree.open_binary(path)
     try:

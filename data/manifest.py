@@ -18,6 +18,7 @@ from codelm.publish import checksum
 from data import dataset, parts, write_range
 from data.plan import Found, Plan, Settings
 from data.ranges import Ranges
+from data.tally import Tally
 
 
 def write(ranges: Ranges, plan: Plan, corpus: CorpusConfig, settings: Settings, seconds: float) -> None:
@@ -48,22 +49,22 @@ def write(ranges: Ranges, plan: Plan, corpus: CorpusConfig, settings: Settings, 
     (staged / dataset.MANIFEST).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _collect(ranges: Ranges) -> tuple[parts.Tally, dict[str, list[dict[str, Any]]]]:
+def _collect(ranges: Ranges) -> tuple[Tally, dict[str, list[dict[str, Any]]]]:
     """All counts, and the shards of each split that has any."""
     tally = _cleaned(ranges.found)
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in dataset.SPLITS}
     for task in ranges:
         result = write_range.result(task)
         assert result is not None
-        tally.merge(parts.Tally.from_json(result["tally"]))
+        tally.merge(Tally.from_json(result["tally"]))
         for split, shard in result["shards"].items():
             splits[split].append({"name": task.names[split], **shard})
     return tally, {split: shards for split, shards in splits.items() if shards}
 
 
-def _cleaned(found: Found) -> parts.Tally:
+def _cleaned(found: Found) -> Tally:
     """What cleaning counted."""
-    tally = parts.Tally()
+    tally = Tally()
     for part in found:
         tally.merge(part.tally)
     return tally
@@ -81,7 +82,7 @@ def fingerprint(corpus: CorpusConfig) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def counts(tally: parts.Tally) -> dict[str, Any]:
+def counts(tally: Tally) -> dict[str, Any]:
     """The tally as tables: documents and bytes by reason, and kept and read by language and by licence."""
     reasons = _table((reason, n, size) for (reason, _, _), n, size in _cells(tally))
     kept = reasons.pop("kept", {"documents": 0, "bytes": 0})
@@ -113,7 +114,7 @@ def explain_empty(found: Found) -> str:
     return f"the corpus is empty after cleaning: all {total:,} documents were dropped ({shown}){hint}"
 
 
-def _cells(tally: parts.Tally) -> Iterable[tuple[tuple[str, str, str], int, int]]:
+def _cells(tally: Tally) -> Iterable[tuple[tuple[str, str, str], int, int]]:
     return ((key, n, tally.sizes[key]) for key, n in tally.cells.items())
 
 
@@ -131,7 +132,7 @@ def _sums(shards: list[dict[str, Any]]) -> dict[str, int]:
     return {name: sum(shard[name] for shard in shards) for name in ("documents", "text_bytes")}
 
 
-def _steps(tally: parts.Tally) -> dict[str, dict[str, float]]:
+def _steps(tally: Tally) -> dict[str, dict[str, float]]:
     """Megabytes a second of one core, step by step, over what each step saw."""
     return {
         name: {
@@ -153,7 +154,7 @@ def _join_drops(ranges: Ranges) -> None:
                 shutil.copyfileobj(frames, out)
 
 
-def _name_what_was_kept(tally: parts.Tally, found: Found) -> None:
+def _name_what_was_kept(tally: Tally, found: Found) -> None:
     """In the samples of duplicates, the path of what was kept in place of its number."""
     for reason in write_range.REASONS.values():
         named = []

@@ -5,7 +5,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Int64
 
 from codelm.corpus_config import CorpusConfig
 from codelm.errors import UserError
-from data import clean_unit, dataset, duplicates, parts, sources
+from data import clean_unit, dataset, duplicates, parts, runners, sources
 from data.runners import Runner
 
 
@@ -23,8 +23,9 @@ class Settings:
     """Where and how a build runs; none of it changes what comes out, but for how it is cut into shards."""
 
     out: str
-    runner: Runner
-    find_pairs: duplicates.FindPairs
+    runner: Runner = field(default_factory=lambda: runners.local(runners.cores()))
+    find_pairs: duplicates.FindPairs | None = None
+    """None = in this process, within `memory`."""
     work: str = ""
     """Folder for what lies on the way; empty = beside `out`."""
     benchmarks: str = ""

@@ -13,6 +13,7 @@ from jaxtyping import Int64, UInt8
 from codelm.publish import checksum
 from data import clean_unit, dataset, parts
 from data.document import Document
+from data.tally import Tally
 
 TRAIN, VALIDATION, EXACT, NEAR, STRADDLES = range(5)  # what becomes of a document
 REASONS = {EXACT: "exact_duplicate", NEAR: "near_duplicate", STRADDLES: "duplicate_across_splits"}
@@ -47,7 +48,7 @@ def run(task: Task) -> None:
     import zstandard
 
     shards = {split: dataset.ShardWriter(epath.Path(task.out) / name) for split, name in task.names.items()}
-    tally = parts.Tally()
+    tally = Tally()
     with drops_path(task).open("wb") as raw, zstandard.ZstdCompressor().stream_writer(raw, closefd=False) as dropped:
         for number, document in enumerate(_documents(task)):
             fate, size = int(task.fates[number]), len(document.text.encode())

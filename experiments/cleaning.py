@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from codelm.corpus_config import CorpusConfig, LicenceConfig
 from codelm.errors import UserError
 from codelm.languages import language_of
-from data import cleaning, decoding, parts, secrets, sources
+from data import cleaning, decoding, secrets, sources
 from data.document import Document, Drop, Raw
+from data.tally import Tally
 from tests.data import planted
 
 _SEEDS = 20
@@ -52,7 +53,7 @@ def _plantings(rng: random.Random) -> Iterator[tuple[str, str, str]]:
 
 def _print_untouched(spec: str) -> None:
     corpus = CorpusConfig(licences=LicenceConfig(allow=("any",), unlicensed="keep"))
-    steps, tally = cleaning.steps(corpus), parts.Tally()
+    steps, tally = cleaning.steps(corpus), Tally()
     dropped, changed, files, size = Counter[str](), 0, 0, 0
     for document in _documents(spec, corpus):
         files, size = files + 1, size + len(document.text)

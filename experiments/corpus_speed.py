@@ -19,6 +19,7 @@ from etils import epath
 
 from codelm.corpus_config import CorpusConfig, DedupConfig
 from data import clean_unit, dataset, duplicates, minhash, parts, shingles, sources
+from data.tally import Tally
 
 _RUNS = 3
 
@@ -43,14 +44,14 @@ def main() -> None:
     print(f"ours takes {ours / alone:.2f} times as long as rensa alone")
 
 
-def _cleaning(units: list[sources.Unit], corpus: CorpusConfig) -> tuple[float, parts.Tally, list[dataset.Document]]:
+def _cleaning(units: list[sources.Unit], corpus: CorpusConfig) -> tuple[float, Tally, list[dataset.Document]]:
     recipe = clean_unit.Recipe(corpus, os.environ.get("CODELM_BENCHMARKS", ""))
     tasks: list[clean_unit.Task] = []
 
-    def once() -> tuple[parts.Tally]:
+    def once() -> tuple[Tally]:
         with tempfile.TemporaryDirectory() as folder:
             tasks[:] = [clean_unit.task(unit, recipe, "speed", folder) for unit in units]
-            total = parts.Tally()
+            total = Tally()
             for task in tasks:
                 clean_unit.run(task)
                 part = parts.find(epath.Path(folder), task.key)

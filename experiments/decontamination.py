@@ -98,7 +98,7 @@ class Clean:
 def false_positives(source: str, limit: int, index: decontamination.Index) -> Clean:
     """In up to a limit of bytes."""
     clean = Clean(0, 0, 0.0, [])
-    with Bar(f"looking at {source}", limit / 1e6, "MB") as bar:
+    with Bar.of_bytes(f"looking at {source}", limit) as bar:
         for path, text, language in ordinary(source):
             start = time.process_time()
             found = decontamination.overlap(index, text, language)
@@ -107,7 +107,7 @@ def false_positives(source: str, limit: int, index: decontamination.Index) -> Cl
             clean.bytes += len(text)
             if found:
                 clean.hits.append(f"{path}: {found}")
-            bar.advance(len(text) / 1e6)
+            bar.advance(len(text))
             if clean.bytes > limit:
                 break
     return clean

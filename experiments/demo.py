@@ -20,7 +20,6 @@ from codelm.lm import LM
 from codelm.model import Transformer, create
 from codelm.sentencepiece_tokenizer import from_proto
 from codelm.tokenizer import END_OF_TEXT, Tokenizer
-from data import duplicates, runners
 from data.build import build
 from data.dataset import Corpus
 from data.plan import Settings
@@ -49,11 +48,8 @@ def main(path: str = "configs/quickstart.py") -> None:
 
 def build_corpus(config: Config) -> Corpus:
     """The corpus of the run, built anew when its sources or its config are not what they were."""
-    workers = runners.cores()
     settings = Settings(
         out=f"{RUNS}/{config.name}/corpus",
-        runner=runners.local(workers),
-        find_pairs=duplicates.pairs_here(_MEMORY),
         memory=_MEMORY,
         benchmarks=os.environ.get("CODELM_BENCHMARKS", ""),
         overwrite=True,

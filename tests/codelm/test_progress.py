@@ -21,6 +21,17 @@ def test_a_line_says_what_is_done_how_fast_and_how_long(
     assert capsys.readouterr().err == "cleaning: 4,000/4,000 MB, 272.7 MB/s\n"
 
 
+@pytest.mark.parametrize(
+    ("size", "said"), [(48_771, "49/49 kB"), (9_999_999, "10,000/10,000 kB"), (10_000_000, "10/10 MB"), (0, "0/0 kB")]
+)
+def test_bytes_are_told_in_a_unit_that_shows_something(
+    size: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress.Bar.of_bytes("cleaning", size) as bar:
+        bar.advance(size)
+    assert capsys.readouterr().err.startswith(f"cleaning: {said}, ")
+
+
 def test_long_times_have_hours() -> None:
     assert progress._duration(59) == "0:59"
     assert progress._duration(3 * 3600 + 125) == "3:02:05"

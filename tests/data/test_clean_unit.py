@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 
 from codelm.corpus_config import CorpusConfig, DedupConfig, QualityConfig
-from data import clean_unit, parts
+from data import clean_unit
 from data.document import Document
+from data.tally import Tally
 
 
 def described(text: str, path: str = "a.py", corpus: CorpusConfig | None = None):
     document = Document(text, path, "r", "Python", "MIT", "", 3, 4)
-    return clean_unit.describe(document, corpus or CorpusConfig(), parts.Tally())
+    return clean_unit.describe(document, corpus or CorpusConfig(), Tally())
 
 
 def test_exact_copies_are_told_but_for_white_space() -> None:

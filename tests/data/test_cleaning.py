@@ -15,7 +15,7 @@ from codelm.errors import UserError
 from data.cleaning import clean, steps
 from data.copyright_header import without_header
 from data.document import Document, Drop
-from data.parts import Tally
+from data.tally import Tally
 from tests.data import planted, standard_library
 
 GOOD = "def add(first, second):\n    return first + second\n"

@@ -422,7 +422,7 @@ def test_packed_files_are_closed(end: str, tmp_path: Path) -> None:
     from data import jsonl
 
     write(tmp_path / f"a.jsonl.{end}", MANY)
-    with jsonl._opened(str(tmp_path / f"a.jsonl.{end}")) as file:
+    with jsonl.opened(str(tmp_path / f"a.jsonl.{end}")) as file:
         assert isinstance(file, io.BufferedReader)
         packed = file._packed  # type: ignore[attr-defined]
     assert packed.closed
