@@ -13,6 +13,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "config show": ("codelm.config_command:show", "print a config resolved: every field, parameters, FLOPs, KV bytes"),
     "data build": ("data.command:build", "make a clean, deduplicated corpus out of code"),
     "data report": ("data.command:report", "check a corpus and show what is in it and what was dropped, as a page"),
+    "data show": ("data.show_command:show", "print a row of the training data as the model sees it"),
+    "data stats": ("data.stats_command:stats", "padding, lengths, holes and dependencies of the training data"),
     "import": ("codelm.model_commands:import_", "make a checkpoint of a Hugging Face folder"),
     "export": ("codelm.model_commands:export", "make a Hugging Face folder of a run or checkpoint"),
     "tokenizer train": ("codelm.tokenizer_command:train", "train a tokenizer for code on files and folders"),

@@ -13,8 +13,9 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codelm import languages
+from codelm import formats, languages
 from codelm.corpus_config import CorpusConfig
+from codelm.data_config import DataConfig, SourceConfig
 from codelm.errors import UserError, nearest
 
 # Fields that say where or how an experiment runs, not what it computes: they stay out of the fingerprint.
@@ -151,18 +152,10 @@ class TokenizerConfig:
 
     path: str = ""
     """A tokenizer.model, tokenizer.json or folder with one; empty = train one on the corpus."""
+    family: str = "codelm"
+    """Prompt format in which documents are written (codelm/format_table.py); ours unless the tokenizer is imported."""
     vocab_size: int = 32_768
     """Pieces of the trained tokenizer, or of the one at path."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What one batch is made of."""
-
-    seq_len: int = 2048
-    """Tokens in a row."""
-    batch_size: int = 32
-    """Rows in a global batch, over all hosts."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +207,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    data: DataConfig = DataConfig()
+    data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
@@ -299,6 +292,8 @@ def validate(config: Config) -> None:
         f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={config.tokenizer.vocab_size}",
     )
     _validate_corpus(config.corpus)
+    _validate_data(data)
+    formats.family(config.tokenizer.family)
     _validate_rope(model.rope)
     _validate_windows(model)
     _validate_moe(model.moe)
@@ -313,10 +308,53 @@ def _validate_corpus(corpus: CorpusConfig) -> None:
     _require(0 < corpus.dedup.threshold <= 1, f"corpus.dedup.threshold must be in (0, 1], not {corpus.dedup.threshold}")
     for path in ("dedup.permutations", "dedup.shingle", "quality.max_bytes"):
         _require(lookup(corpus, path) >= 1, f"corpus.{path} must be at least 1, not {lookup(corpus, path)}")
-    known = languages.LANGUAGES
-    for language in corpus.languages:
-        near = nearest(language, sorted(known))
-        _require(language in known, f"corpus.languages has no language '{language}'; nearest: '{near}'")
+    _validate_languages("corpus.languages", corpus.languages)
+
+
+def _validate_languages(path: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        near = nearest(name, sorted(languages.LANGUAGES))
+        _require(name in languages.LANGUAGES, f"{path} has no language '{name}'; nearest: '{near}'")
+
+
+def _validate_data(data: DataConfig) -> None:
+    for path in ("fim.rate", "fim.spm", "metadata"):
+        share = lookup(data, path)
+        _require(0 <= share <= 1, f"data.{path} must be between 0 and 1, not {share}")
+    spans = dataclasses.asdict(data.fim.spans)
+    for name, share in spans.items():
+        _require(0 <= share < math.inf, f"data.fim.spans.{name} must be a share of at least 0, not {share}")
+    _require(data.fim.rate == 0 or sum(spans.values()) > 0, "data.fim.spans are all 0: give one a share, or fim.rate 0")
+    for path in ("fim.causal_context", "long_tokens"):
+        _require(lookup(data, path) >= 0, f"data.{path} must be at least 0, not {lookup(data, path)}")
+    for path in ("temperature", "long_weight"):
+        _require(0 < lookup(data, path) < math.inf, f"data.{path} must be a positive number, not {lookup(data, path)}")
+    _require(data.long_weight == 1 or data.long_tokens > 0, "data.long_weight needs data.long_tokens: what long means")
+    steps = list(data.boundaries)
+    _require(
+        steps == sorted(set(steps)) and (not steps or steps[0] > 0),
+        f"data.boundaries must be rising steps above 0, not {data.boundaries}",
+    )
+    _require(len(data.sources) > 0, "data.sources is empty: name at least one")
+    for n, source in enumerate(data.sources):
+        _validate_source(f"data.sources.{n}", source, len(steps) + 1)
+    for part in range(len(steps) + 1):
+        _require(
+            any(source.weight[min(part, len(source.weight) - 1)] > 0 for source in data.sources),
+            f"every weight in part {part} of the mixture is 0: give a source of data.sources a share",
+        )
+
+
+def _validate_source(path: str, source: SourceConfig, parts: int) -> None:
+    _require(
+        len(source.weight) in (1, parts),
+        f"{path}.weight has {len(source.weight)} values, but data.boundaries cuts the run into {parts}: give one for "
+        "each part, or one for all",
+    )
+    for weight in source.weight:
+        _require(0 <= weight < math.inf, f"{path}.weight must be a share of at least 0, not {weight}")
+    _require(source.level != "chat" or source.corpus != "", f"{path}.level=chat needs {path}.corpus: a JSONL file")
+    _validate_languages(f"{path}.languages", source.languages)
 
 
 def _validate_rope(rope: RopeConfig) -> None:
@@ -445,6 +483,9 @@ def checked(value: Any, path: str, kind: Any) -> Any:
         fields = field_types(kind).items()
         return kind(**{name: checked(getattr(value, name), f"{path}.{name}".lstrip("."), of) for name, of in fields})
     _require(_is_instance(value, kind), f"{path} takes {describe_type(kind)}, not {value!r}")
+    if typing.get_origin(kind) is tuple:
+        of = typing.get_args(kind)[0]
+        return tuple(checked(item, f"{path}.{n}", of) for n, item in enumerate(value))
     return float(value) if kind is float else value
 
 
@@ -453,7 +494,10 @@ def _is_instance(value: Any, kind: Any) -> bool:
     if origin is Literal:
         return value in arguments
     if origin is tuple:
-        return isinstance(value, tuple) and all(_is_instance(item, arguments[0]) for item in value)
+        of = arguments[0]
+        return isinstance(value, tuple) and (
+            dataclasses.is_dataclass(of) or all(_is_instance(item, of) for item in value)
+        )
     if kind is float:  # an int where a float is meant is fine; a bool never is
         return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
     if kind is int:

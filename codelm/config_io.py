@@ -73,7 +73,7 @@ def _explain(error: Exception) -> str:
 
 
 def _config_class(name: str) -> type | None:
-    modules = (sys.modules["codelm.config"], sys.modules["codelm.corpus_config"])
+    modules = [sys.modules[f"codelm.{module}"] for module in ("config", "corpus_config", "data_config")]
     cls = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
     return cls if dataclasses.is_dataclass(cls) and isinstance(cls, type) else None
 
@@ -119,6 +119,8 @@ def from_dict(cls: type, content: Any, path: str) -> Any:
         if dataclasses.is_dataclass(kind):
             value = from_dict(typing.cast(type, kind), value, below)
         elif typing.get_origin(kind) is tuple and isinstance(value, list):
-            value = tuple(value)
+            of = typing.get_args(kind)[0]
+            nested = dataclasses.is_dataclass(of)
+            value = tuple(from_dict(of, item, f"{below}.{n}") if nested else item for n, item in enumerate(value))
         values[name] = value
     return cls(**values)

@@ -62,6 +62,16 @@ class RepositoryLayout:
 
 
 @dataclass(frozen=True)
+class SeveralLayout:
+    """Several holes in one document: each is marked by its own token, which then introduces what fills it."""
+
+    masks: tuple[str, ...]
+    """As many holes as a document may have."""
+    end: str
+    """Ends what fills a hole."""
+
+
+@dataclass(frozen=True)
 class ChatLayout:
     """One row a turn. The assistant's turn is `ask`, which a prompt ends with, and `reply`, which the model writes."""
 
@@ -97,6 +107,7 @@ class Family:
     text: Parts = (TEXT,)
     fim: Mapping[Mode, Parts] = field(default_factory=dict)
     """Layouts with a middle; the first is the family's default. Up to MIDDLE it is a prompt."""
+    several: SeveralLayout | None = None
     repository: RepositoryLayout | None = None
     chat: ChatLayout | None = None
     stops: tuple[str, ...] = ()
@@ -121,7 +132,8 @@ def _granite(role: str) -> Parts:
 
 
 # Ours. The names of roles are special tokens, so that no text can open a turn; a reply ends with <|im_end|> and the
-# newline after it belongs to the format, not to the model. SPM is variant 2 of Bavarian et al. (arXiv 2207.14255).
+# newline after it belongs to the format, not to the model. SPM is variant 2 of Bavarian et al. (arXiv 2207.14255);
+# several holes are InCoder's (arXiv 2204.05999).
 CODELM = Family(
     "codelm",
     end="<|endoftext|>",
@@ -132,6 +144,7 @@ CODELM = Family(
             "<|endoftext|>",
         ),
     },
+    several=SeveralLayout(masks=tuple(f"<|mask_{i}|>" for i in range(16)), end="<|mask_end|>"),
     repository=RepositoryLayout(
         name=("<|repo_name|>", REPO, NEWLINE),
         file=("<|file_sep|>", PATH, NEWLINE, TEXT),

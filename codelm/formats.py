@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, Protocol
 from codelm.errors import UserError, nearest
 from codelm.format_table import FAMILIES, ChatLayout, Family, Mode, Part, Parts, Plain, RepositoryLayout, Slot
 
-__all__ = ["FAMILIES", "Family", "File", "Message", "Mode", "Rendered", "Repository", "Role", "Surface"]
-__all__ += ["chat", "family", "fim", "repository", "stop_ids", "text"]
+__all__ = ["FAMILIES", "Family", "File", "Hole", "Message", "Mode", "Rendered", "Repository", "Role", "Surface", "Text"]
+__all__ += ["chat", "family", "fim", "fim_several", "repository", "stop_ids", "text"]
 
 Surface = Literal["fim", "chat", "text"]
 
@@ -50,10 +50,26 @@ class Rendered:
     roles: list[Role]
 
 
+# Text, or the ids of one that was encoded before: those are taken as they are, never encoded together with a neighbour.
+Text = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A text with a hole, and what fills it."""
+
+    prefix: str
+    middle: str
+    suffix: str
+    mode: Mode | None = None
+    """None is the family's default."""
+
+
 @dataclass(frozen=True)
 class File:
-    path: str
-    text: str
+    path: str | None
+    """None: it is not said, and only tokens of the format part the file from others."""
+    text: Text | Hole
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ class _Piece(NamedTuple):
     """A special token by name, a text, or a space that goes before the text that follows it, if any does."""
 
     role: Role
-    text: str
+    text: Text
     kind: Literal["special", "text", "lead"] = "text"
 
 
@@ -125,7 +141,34 @@ def fim(
     return Rendered(rendered.ids, [Role.CONTEXT if role is Role.TEXT else role for role in rendered.roles])
 
 
-def text(family: Family, tokenizer: TextEncoder, text: str, *, end: bool = False) -> Rendered:
+def fim_several(
+    family: Family,
+    tokenizer: TextEncoder,
+    parts: Sequence[str],
+    middles: Sequence[str],
+    *,
+    path: str | None = None,
+    repo: Repository | None = None,
+) -> Rendered:
+    """A training document with holes between its parts, and after it what fills them, in order."""
+    layout = family.several
+    if layout is None:
+        raise UserError(f"{family.name} has no format for several holes: cut one, or use codelm")
+    if len(parts) != len(middles) + 1 or not 1 <= len(middles) <= len(layout.masks):
+        raise UserError(f"{len(parts)} parts and {len(middles)} middles: give 1 to {len(layout.masks)} holes")
+    surroundings = _surroundings(family, path, repo)
+    pieces = [*_specials(family.start), *surroundings.get(Slot.CONTEXT, ()), *surroundings.get(Slot.HEAD, ())]
+    for mask, part in zip(layout.masks, parts[:-1], strict=False):
+        pieces += [_Piece(Role.PREFIX, part), _Piece(Role.SENTINEL, mask, "special")]
+    pieces.append(_Piece(Role.SUFFIX, parts[-1]))
+    for mask, middle in zip(layout.masks, middles, strict=False):
+        pieces += [_Piece(Role.SENTINEL, mask, "special"), _Piece(Role.MIDDLE, middle)]
+        pieces.append(_Piece(Role.MIDDLE, layout.end, "special"))
+    rendered = _encode(family, tokenizer, [*pieces, _Piece(Role.MIDDLE, family.end, "special")])
+    return Rendered(rendered.ids, [Role.CONTEXT if role is Role.TEXT else role for role in rendered.roles])
+
+
+def text(family: Family, tokenizer: TextEncoder, text: Text, *, end: bool = False) -> Rendered:
     """Text from left to right: a prompt to continue, or with `end` a whole document."""
     pieces = _fill(family.text, {Slot.TEXT: [_Piece(Role.TEXT, text)]}, Role.TEXT)
     return _encode(family, tokenizer, [*_specials(family.start), *pieces, *_end(family, end)])
@@ -136,7 +179,7 @@ def repository(
 ) -> Rendered:
     """A repository's files one after the other; without `end`, the last file is still being written."""
     layout = _repository_layout(family)
-    pieces = _name_and_files(layout, Repository(files, name))
+    pieces = _name_and_files(family, layout, Repository(files, name))
     return _encode(family, tokenizer, [*_specials(family.start), *pieces, *_end(family, end)])
 
 
@@ -225,24 +268,53 @@ def _surroundings(family: Family, path: str | None, repo: Repository | None) -> 
     if path is None and repo is None:
         return {}
     layout = _repository_layout(family)
-    if path is None:
-        raise UserError("other files were given without the path of the file to complete: give path too")
     repo = repo or Repository()
-    context = _name_and_files(layout, repo)
-    if repo.files:
-        context += _fill(layout.between, {}, Role.CONTEXT)
+    if path is None and (repo.name or any(file.path is not None for file in repo.files)):
+        raise UserError("other files were given without the path of the file to complete: give path too")
+    return _before_hole(family, layout, _name_and_files(family, layout, repo), bool(repo.files), path)
+
+
+def _before_hole(
+    family: Family, layout: RepositoryLayout, before: list[_Piece], follows: bool, path: str | None
+) -> dict[Slot, list[_Piece]]:
+    """What fills CONTEXT and HEAD, when `before` goes in front and, if it `follows` one, a file is closed."""
+    context = [*before, *_fill(layout.between if follows else (), {}, Role.CONTEXT)]
     context += _fill(layout.before, {}, Role.CONTEXT)
-    head = _fill(layout.head, {Slot.PATH: [_Piece(Role.CONTEXT, path)]}, Role.CONTEXT)
+    head = _fill(_with_path(layout.head, path), {Slot.PATH: [_Piece(Role.CONTEXT, path or "")]}, Role.CONTEXT)
     return {Slot.CONTEXT: context, Slot.HEAD: head}
 
 
-def _name_and_files(layout: RepositoryLayout, repo: Repository) -> list[_Piece]:
+def _name_and_files(family: Family, layout: RepositoryLayout, repo: Repository) -> list[_Piece]:
     """The text of files has role TEXT, which also keeps it from being encoded together with its path."""
     pieces = _fill(layout.name, {Slot.REPO: [_Piece(Role.CONTEXT, repo.name)]}, Role.CONTEXT) if repo.name else []
     for i, file in enumerate(repo.files):
-        values = {Slot.PATH: [_Piece(Role.CONTEXT, file.path)], Slot.TEXT: [_Piece(Role.TEXT, file.text)]}
-        pieces += _fill(layout.between if i else (), {}, Role.CONTEXT) + _fill(layout.file, values, Role.CONTEXT)
+        if isinstance(file.text, Hole):
+            pieces += _file_with_hole(family, layout, file.path, file.text, i > 0)
+            continue
+        values = {Slot.PATH: [_Piece(Role.CONTEXT, file.path or "")], Slot.TEXT: [_Piece(Role.TEXT, file.text)]}
+        pieces += _fill(layout.between if i else (), {}, Role.CONTEXT)
+        pieces += _fill(_with_path(layout.file, file.path), values, Role.CONTEXT)
     return pieces
+
+
+def _file_with_hole(
+    family: Family, layout: RepositoryLayout, path: str | None, hole: Hole, follows: bool
+) -> list[_Piece]:
+    """One file among others, as `fim` writes it; what follows, or the document's end, ends its middle."""
+    parts = _fim_parts(family, hole.mode)
+    values = {
+        Slot.PREFIX: [_Piece(Role.PREFIX, hole.prefix)],
+        Slot.SUFFIX: [_Piece(Role.SUFFIX, hole.suffix)],
+        Slot.MIDDLE: [_Piece(Role.MIDDLE, hole.middle)],
+        Slot.PATH: [_Piece(Role.CONTEXT, path or "")],
+        **_before_hole(family, layout, [], follows, path),
+    }
+    return _fill(parts[: parts.index(Slot.MIDDLE) + 1], values, Role.CONTEXT)
+
+
+def _with_path(parts: Parts, path: str | None) -> Parts:
+    """Without a path, what the format writes around it is left out too: its tokens and the text remain."""
+    return parts if path is not None else tuple(part for part in parts if isinstance(part, str) or part is Slot.TEXT)
 
 
 # ---- chat ----
@@ -334,7 +406,12 @@ def _encode(family: Family, tokenizer: TextEncoder, pieces: Iterable[_Piece]) ->
     ids: list[int] = []
     roles: list[Role] = []
     for piece in _joined(pieces):
-        new = tokenizer.encode(piece.text) if piece.kind == "text" else [_special_id(family, tokenizer, piece.text)]
+        if not isinstance(piece.text, str):
+            new = piece.text
+        elif piece.kind == "text":
+            new = tokenizer.encode(piece.text)
+        else:
+            new = [_special_id(family, tokenizer, piece.text)]
         ids += new
         roles += [piece.role] * len(new)
     return Rendered(ids, roles)
@@ -348,13 +425,16 @@ def _joined(pieces: Iterable[_Piece]) -> list[_Piece]:
     joined: list[_Piece] = []
     lead = ""
     for piece in pieces:
-        if piece.kind == "lead":
+        last = joined[-1] if joined else None
+        if not isinstance(piece.text, str):
+            joined.append(piece)
+        elif piece.kind == "lead":
             lead = piece.text
             continue
-        if piece.kind == "special":
+        elif piece.kind == "special":
             joined.append(piece)
-        elif piece.text and joined and joined[-1].kind == "text" and joined[-1].role is piece.role:
-            joined[-1] = piece._replace(text=joined[-1].text + piece.text)
+        elif piece.text and last and isinstance(last.text, str) and (last.kind, last.role) == ("text", piece.role):
+            joined[-1] = piece._replace(text=last.text + piece.text)
         elif piece.text:
             joined.append(piece._replace(text=lead + piece.text))
         lead = ""

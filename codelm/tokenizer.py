@@ -8,6 +8,8 @@ The encoders behind it (SentencePiece, Hugging Face) are small picklable objects
 """
 
 import codecs
+import hashlib
+import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +42,9 @@ OWN_SPECIALS: tuple[str, ...] = (
     "<|/tool_call|>",
     "<|tool_result|>",
     "<|/tool_result|>",
-    *(f"<|spare_{i}|>" for i in range(45)),
+    *(f"<|mask_{i}|>" for i in range(16)),
+    "<|mask_end|>",
+    *(f"<|spare_{i}|>" for i in range(28)),
 )
 
 
@@ -84,6 +88,12 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return len(self.pieces)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that decides how text is cut."""
+        parts = (pickle.dumps(self.encoder, protocol=4), repr(self.pieces), repr(sorted(self.special.items())))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Ids of plain text; with `allow_special`, names of special tokens in it become those tokens.
 
@@ -104,7 +114,13 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], show_special: bool = False) -> str:
         """Text of the ids. Special tokens are left out unless shown by name; bytes that are not UTF-8 become U+FFFD."""
-        return b"".join(self.piece_bytes(int(i), show_special) for i in ids).decode("utf-8", errors=_LENIENT)
+        return self.decode_bytes(ids, show_special).decode("utf-8", errors=_LENIENT)
+
+    def decode_bytes(self, ids: Iterable[int], show_special: bool = False) -> bytes:
+        listed = [int(i) for i in ids]
+        if show_special or (listed and not 0 <= min(listed) <= max(listed) < len(self.pieces)):
+            return b"".join(self.piece_bytes(i, show_special) for i in listed)
+        return b"".join([self.pieces[i] for i in listed])
 
     def piece_bytes(self, i: int, show_special: bool = False) -> bytes:
         """Bytes of one id, so that a stream of ids can be turned into text as it comes."""

@@ -17,6 +17,6 @@ def config() -> Config:
         model=PRESETS["quickstart"],
         corpus=CorpusConfig(validation=0.05),
         tokenizer=TokenizerConfig(vocab_size=4096),
-        data=DataConfig(seq_len=128, batch_size=16),
+        data=DataConfig(seq_len=256, batch_size=8),
         train=TrainConfig(steps=150, learning_rate=2e-3, warmup_steps=20, decay_fraction=0.5),
     )

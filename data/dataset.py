@@ -3,6 +3,7 @@
 `manifest.json` and `dataset_info.json` are written last; a folder without them is not a corpus.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -50,12 +51,22 @@ class Corpus:
 
     def verify(self) -> None:
         """Read every file and compare it with its checksum."""
-        for name, sha256 in self.manifest["checksums"].items():
-            path = self.folder / name
-            if not path.exists():
-                raise UserError(f"{path} is missing: the corpus is incomplete, build it again")
-            if checksum(path) != sha256:
-                raise UserError(f"{path} is corrupt (its checksum is wrong): build the corpus again")
+        for name in self.manifest["checksums"]:
+            self.verify_file(name)
+
+    def verify_file(self, name: str) -> None:
+        path = self.folder / name
+        if not path.exists():
+            raise UserError(f"{path} is missing: the corpus is incomplete, build it again")
+        if checksum(path) != self.manifest["checksums"][name]:
+            raise UserError(f"{path} is corrupt (its checksum is wrong): build the corpus again")
+
+    def shards_of(self, split: str, start: int, stop: int) -> list[str]:
+        """The files that hold the documents from `start` to `stop`."""
+        shards = self.manifest["splits"][split]["shards"]
+        ends = list(itertools.accumulate(shard["documents"] for shard in shards))
+        begins = [0, *ends]
+        return [s["name"] for s, a, b in zip(shards, begins, ends, strict=False) if a < stop and b > start]
 
     @cached_property
     def _builder(self) -> Any:

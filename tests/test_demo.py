@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from codelm import config_io
 from codelm.config import Config, CorpusConfig, DataConfig, ModelConfig, MoEConfig, TokenizerConfig, TrainConfig, dial
 from codelm.lm import LM
 from codelm.model import Transformer, create
-from data.windows import batch
+from data.rows import Arrays
 from experiments import demo
 from tests.data.made_corpus import repositories
 from train.step import loss_and_routing, make_step, optimizer, schedule
@@ -24,20 +25,37 @@ def model() -> Transformer:
     return create(TINY, 0)
 
 
-def test_windows_are_a_pure_function_of_seed_and_step() -> None:
-    tokens = np.arange(1000, dtype=np.int32)
-    rows = batch(tokens, 16, 4, seed=1, step=7)
-    np.testing.assert_array_equal(rows["targets"], rows["tokens"] + 1)
-    np.testing.assert_array_equal(rows["tokens"], batch(tokens, 16, 4, seed=1, step=7)["tokens"])
-    for other in (batch(tokens, 16, 4, seed=1, step=8), batch(tokens, 16, 4, seed=2, step=7)):
-        assert not np.array_equal(rows["tokens"], other["tokens"])
+def batch(tokens: np.ndarray, seq_len: int, rows: int, step: int) -> Arrays:
+    """Random windows of a text, all of it learnt."""
+    starts = np.random.default_rng((0, step)).integers(0, len(tokens) - seq_len, rows)
+    windows = tokens[starts[:, None] + np.arange(seq_len + 1)]
+    shape = (rows, seq_len)
+    return Arrays(
+        tokens=windows[:, :-1],
+        targets=windows[:, 1:],
+        loss_weights=np.ones(shape, np.float32),
+        positions=np.broadcast_to(np.arange(seq_len, dtype=np.int32), shape),
+        segment_ids=np.zeros(shape, np.int32),
+    )
 
 
-def test_windows_reach_both_ends() -> None:
-    tokens = np.arange(20, dtype=np.int32)
-    rows = [batch(tokens, 16, 8, seed=0, step=step) for step in range(20)]
-    assert min(row["tokens"].min() for row in rows) == 0
-    assert max(row["targets"].max() for row in rows) == 19
+def test_only_what_has_weight_is_learnt(model: Transformer) -> None:
+    """The mean over weighted tokens, by hand; and a document does not read its neighbour."""
+    rows = batch(np.random.default_rng(0).integers(0, 50, 60).astype(np.int32), 16, 2, 0)
+    rows["loss_weights"] = np.zeros((2, 16), np.float32)
+    rows["loss_weights"][0, 3:7] = 1.0
+    logits = jax.nn.log_softmax(model(jnp.asarray(rows["tokens"])))
+    expected = -np.mean([logits[0, t, rows["targets"][0, t]] for t in range(3, 7)])
+    assert float(jax.jit(loss_and_routing)(model, rows)[0]) == pytest.approx(float(expected), rel=1e-4)
+    packed = {
+        **rows,
+        "segment_ids": np.array([[0] * 3 + [1] * 13] * 2, np.int32),
+        "positions": np.array([[*range(3), *range(13)]] * 2, np.int32),
+    }
+    alone = model(jnp.asarray(rows["tokens"][:1, 3:7]))
+    logits = jax.nn.log_softmax(alone)
+    expected = -np.mean([logits[0, t, rows["targets"][0, 3 + t]] for t in range(4)])
+    assert float(jax.jit(loss_and_routing)(model, packed)[0]) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_the_model_does_not_see_the_future(model: Transformer) -> None:
@@ -61,7 +79,7 @@ def test_a_step_learns_by_heart() -> None:
     state, step = transform.init(model), make_step(transform)
     losses = []
     for n in range(60):
-        model, state, value = step(model, state, batch(tokens, 16, 8, 0, n))
+        model, state, value = step(model, state, batch(tokens, 16, 8, n))
         losses.append(float(value))
     assert losses[0] == pytest.approx(np.log(50), abs=0.3)
     assert losses[-1] < 1.0
@@ -76,10 +94,10 @@ def test_router_biases_even_out_the_load() -> None:
     transform = optimizer(TrainConfig(steps=40, learning_rate=1e-6, warmup_steps=1))
     state, step = transform.init(model), make_step(transform)
     tokens = np.random.default_rng(0).integers(0, 50, 400).astype(np.int32)
-    rows, routed = batch(tokens, 16, 8, 0, 0), jax.jit(loss_and_routing)
+    rows, routed = batch(tokens, 16, 8, 0), jax.jit(loss_and_routing)
     before = routed(model, rows)[1].load.max()
     for n in range(40):
-        model, state, _ = step(model, state, batch(tokens, 16, 8, 0, n))
+        model, state, _ = step(model, state, batch(tokens, 16, 8, n))
     after = routed(model, rows)[1].load.max()
     assert np.abs(model.blocks.router_bias[...]).max() > 0.05
     assert after < before - 0.1
@@ -122,7 +140,7 @@ def test_the_demo_shows_what_it_trained(
         train=TrainConfig(steps=20),
     )
     monkeypatch.setattr(config_io, "load", lambda path: small)
-    monkeypatch.setattr(demo, "RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(demo, "RUNS", tmp_path / "runs")
     demo.main()
     out = capsys.readouterr().out
     assert "corpus: 80 files" in out
@@ -131,3 +149,4 @@ def test_the_demo_shows_what_it_trained(
     assert out.count("tokens/s") == 10
     assert "unigram entropy" in out
     assert out.count("--- the model continues") == len(demo.PROMPTS)
+    assert "--- the model fills the hole" in out

@@ -1,6 +1,6 @@
 """One optimizer step: next-token loss, AdamW, warm-up then linear decay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from codelm.loss import cross_entropy
 from codelm.model import Transformer
 from codelm.moe import MoEStats, update_bias
 
-Batch = dict[str, Any]  # "tokens" and "targets": Int "B S"
+Batch = Mapping[str, Any]  # the arrays of data.rows.Arrays, "B S"
 Step = Callable[[Transformer, optax.OptState, Batch], tuple[Transformer, optax.OptState, Float[Array, ""]]]
 
 
@@ -26,10 +26,9 @@ def loss(model: Transformer, batch: Batch) -> Float[Array, ""]:
 def loss_and_routing(model: Transformer, batch: Batch) -> tuple[Float[Array, ""], MoEStats | None]:
     """Mean cross-entropy in nats a token plus the routers' terms, and each layer's routing statistics."""
     config, targets = model.config, batch["targets"]
-    hidden, _, routing = model.hidden(batch["tokens"])
-    weights = jnp.ones(targets.shape, jnp.float32)
+    hidden, _, routing = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"])
     head = {"logit_multiplier": config.logit_multiplier, "softcap": config.logit_softcap}
-    total, _ = cross_entropy(hidden, model.output_table, targets, weights, **head)
+    total, _ = cross_entropy(hidden, model.output_table, targets, batch["loss_weights"], **head)
     if routing is not None:
         total += config.moe.router_z_weight * routing.z_loss.mean()
         if config.moe.balance == "loss":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import typing
@@ -26,6 +27,7 @@ from codelm.config import (
     mesh_shape,
     resolve,
 )
+from codelm.data_config import SourceConfig
 from codelm.errors import UserError
 from tests.golden import make_configs
 
@@ -52,7 +54,9 @@ def another(path: str, value: Any) -> Any:
         return next((choice for choice in typing.get_args(kind) if choice != value), value)
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
-        return ("other", "more") if item is str else tuple(reversed(typing.get_args(item)))
+        if item is SourceConfig:
+            return (SourceConfig(corpus="other"), SourceConfig(level="repository"))
+        return (3, 5) if item is int else ("other", "more") if item is str else tuple(reversed(typing.get_args(item)))
     return {bool: lambda: not value, int: lambda: value + 1, float: lambda: value + 0.25, str: lambda: "other"}[kind]()
 
 
@@ -74,16 +78,35 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 # ---- overrides ----
 
 
-@pytest.mark.parametrize("path", field_paths(Config))
+@pytest.mark.parametrize("path", [path for path in field_paths(Config) if path != "data.sources"])
 def test_every_field_can_be_overridden_by_its_dotted_path(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from codelm import commandline, config_command
 
     base = config_io.load(QUICKSTART)
     value = another(path, lookup(base, path))
-    words = value if isinstance(value, tuple) else [str(value)]
+    words = map(str, value) if isinstance(value, tuple) else [str(value)]
     argv = [QUICKSTART, f"--{path}", *words]
     parsed = commandline.parse_with_config(config_command.ShowOptions, argv, "codelm config show")
     assert parsed.config == override(base, path, value)
+
+
+@pytest.mark.parametrize(
+    ("option", "words", "expected"),
+    [
+        ("corpus", ["DIR"], SourceConfig(corpus="DIR")),
+        ("level", ["repository"], SourceConfig(level="repository")),
+        ("weight", ["2", "0.5"], SourceConfig(weight=(2.0, 0.5))),
+        ("languages", ["Go", "C"], SourceConfig(languages=("Go", "C"))),
+    ],
+)
+def test_a_source_of_the_mixture_is_overridden_by_its_number(
+    option: str, words: list[str], expected: SourceConfig
+) -> None:
+    from codelm import commandline, config_command
+
+    argv = [QUICKSTART, f"--data.sources.0.{option}", *words]
+    parsed = commandline.parse_with_config(config_command.ShowOptions, argv, "codelm config show")
+    assert parsed.config == override(config_io.load(QUICKSTART), "data.sources", (expected,))
 
 
 def test_overrides_reach_the_dial(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,10 +124,11 @@ def test_help_names_every_field_and_says_what_it_is(capsys: pytest.CaptureFixtur
 
 
 def test_every_config_field_is_documented() -> None:
-    sources = Path("codelm/config.py").read_text(), Path("codelm/corpus_config.py").read_text()
-    for path in field_paths(Config):
+    files = {"corpus": "corpus_config.py", "data": "data_config.py"}
+    sources = [f"data.sources.{name}" for name in field_types(SourceConfig)]
+    for path in [*field_paths(Config), *sources]:
         leaf = path.split(".")[-1]
-        source = sources[path.startswith("corpus.")]
+        source = Path("codelm", files.get(path.split(".")[0], "config.py")).read_text()
         declaration = source.split(f"\n    {leaf}: ", 1)[1].split("\n", 2)
         assert declaration[1].strip().startswith('"""'), f"{path} has no docstring"
 
@@ -142,6 +166,14 @@ def test_a_wrong_name_type_or_value_is_one_line(argv: list[str], said: str, caps
         ({"model.vocab_size": 100}, "model.vocab_size=100"),
         ({"data.seq_len": 0}, "data.seq_len"),
         ({"data.batch_size": 0}, "data.batch_size"),
+        ({"data.fim.rate": 1.5}, "data.fim.rate must be between 0 and 1, not 1.5"),
+        ({"data.fim.spm": -0.1}, "data.fim.spm"),
+        ({"data.metadata": 2.0}, "data.metadata"),
+        ({"data.fim.spans.characters": -1.0}, "data.fim.spans.characters"),
+        ({"data.fim.spans.characters": 0.0}, "data.fim.spans are all 0"),
+        ({"data.fim.causal_context": -1}, "data.fim.causal_context"),
+        ({"data.temperature": 0.0}, "data.temperature"),
+        ({"data.long_weight": 2.0}, "data.long_weight needs data.long_tokens"),
         ({"train.steps": 0}, "train.steps"),
         ({"train.learning_rate": -1.0}, "train.learning_rate"),
         ({"train.beta2": 1.0}, "train.beta2"),
@@ -173,6 +205,32 @@ def test_impossible_combinations_are_refused(
 ) -> None:
     argv = [word for path, value in changes.items() for word in (f"--{path}", str(value))]
     assert said in refused(capsys, "config", "show", QUICKSTART, *argv)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.boundaries": (5, 5)}, "data.boundaries must be rising steps above 0"),
+        ({"data.boundaries": (0, 5)}, "data.boundaries must be rising steps above 0"),
+        ({"data.sources": ()}, "data.sources is empty"),
+        ({"data.sources": (SourceConfig(weight=(1.0, 2.0)),)}, "data.sources.0.weight has 2 values"),
+        ({"data.sources": (SourceConfig(weight=(-1.0,)),)}, "data.sources.0.weight must be a share of at least 0"),
+        ({"data.sources": (SourceConfig(weight=(0.0,)),)}, "every weight in part 0 of the mixture is 0"),
+        (
+            {"data.boundaries": (9,), "data.sources": (SourceConfig(), SourceConfig("x", weight=(1.0, 1.0, 1.0)))},
+            "data.sources.1.weight has 3 values, but data.boundaries cuts the run into 2",
+        ),
+        ({"data.sources": (SourceConfig(level="chat"),)}, "data.sources.0.level=chat needs data.sources.0.corpus"),
+        ({"data.sources": (SourceConfig(languages=("Pyton",)),)}, "nearest: 'Python'"),
+        ({"tokenizer.family": "codelma"}, "unknown model family 'codelma': did you mean codelm"),
+    ],
+)
+def test_impossible_mixtures_are_refused(changes: dict[str, Any], said: str) -> None:
+    config = config_io.load(QUICKSTART)
+    for path, value in changes.items():
+        config = override(config, path, value)
+    with pytest.raises(UserError, match=re.escape(said)):
+        resolve(config)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ SPECIALS: dict[str, list[str]] = {
         *["<|endoftext|>", "<|pad|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"],
         *["<|repo_name|>", "<|file_sep|>", "<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>"],
         *["<|assistant|>", "<|tool|>", "<|tool_call|>", "<|/tool_call|>", "<|tool_result|>", "<|/tool_result|>"],
+        *[*(f"<|mask_{i}|>" for i in range(16)), "<|mask_end|>"],
     ],
     "starcoder2": [
         *["<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<repo_name>", "<file_sep>"],

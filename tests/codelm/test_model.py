@@ -126,17 +126,25 @@ def test_prompts_of_different_lengths_share_a_cache() -> None:
     assert_close(model.logits(hidden)[1, 0], model(jnp.concatenate([long, following[1:]], 1))[0, -1])
 
 
+def batch_of(rows: int, length: int) -> dict[str, jax.Array]:
+    """One document a row, all of it learnt."""
+    shape = (rows, length)
+    places = {"positions": jnp.broadcast_to(jnp.arange(length), shape), "segment_ids": jnp.zeros(shape, jnp.int32)}
+    text = {"tokens": tokens_of(*shape), "targets": tokens_of(*shape, seed=1), "loss_weights": jnp.ones(shape)}
+    return {**text, **places}
+
+
 @variants
 @pytest.mark.parametrize("remat", ["full", "matmuls"])
 def test_recomputing_changes_nothing(name: str, remat: str) -> None:
-    batch = {"tokens": tokens_of(2, 12), "targets": tokens_of(2, 12, seed=1)}
+    batch = batch_of(2, 12)
     plain = noisy(create(config_of(name), 0))
     other = Transformer(config_of(name, remat=remat), values_of(plain))
     assert_close(*(jax.jit(jax.value_and_grad(loss))(model, batch) for model in (plain, other)), atol=1e-6)
 
 
 def test_offloading_compiles_where_there_is_pinned_memory() -> None:
-    batch = {"tokens": tokens_of(2, 12), "targets": tokens_of(2, 12, seed=1)}
+    batch = batch_of(2, 12)
     plain = noisy(create(config_of("llama"), 0))
     other = Transformer(config_of("llama", remat="offload"), values_of(plain))
     assert_close(*(jax.jit(jax.value_and_grad(loss))(model, batch) for model in (plain, other)), atol=1e-6)
@@ -144,7 +152,7 @@ def test_offloading_compiles_where_there_is_pinned_memory() -> None:
 
 def test_recomputing_keeps_less() -> None:
     """Bytes that backward holds, by policy: full < matmuls < none."""
-    batch = {"tokens": tokens_of(4, 256), "targets": tokens_of(4, 256, seed=1)}
+    batch = batch_of(4, 256)
     held = {}
     for remat in ("full", "matmuls", "none"):
         model = create(config_of("llama", remat=remat, depth=8), 0)
@@ -183,12 +191,11 @@ def packed_batch() -> dict[str, jax.Array]:
     """Eight rows of 16 with two documents each, split where no shard boundary is."""
     positions = jnp.concatenate([jnp.arange(7), jnp.arange(9)])
     segments = jnp.concatenate([jnp.zeros(7, jnp.int32), jnp.ones(9, jnp.int32)])
-    rows = {"positions": jnp.tile(positions, (8, 1)), "segments": jnp.tile(segments, (8, 1))}
-    return {"tokens": tokens_of(8, 16), "targets": tokens_of(8, 16, seed=1), **rows}
+    return batch_of(8, 16) | {"positions": jnp.tile(positions, (8, 1)), "segment_ids": jnp.tile(segments, (8, 1))}
 
 
 def packed_loss(model: Transformer, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    logits = model(batch["tokens"], batch["positions"], batch["segments"])
+    logits = model(batch["tokens"], batch["positions"], batch["segment_ids"])
     return loss(model, batch) + (logits**2).mean(), logits
 
 
@@ -254,7 +261,9 @@ def test_presets_lay_out_on_256_devices(name: str) -> None:
     with jax.sharding.use_abstract_mesh(mesh):
         rows = jax.ShapeDtypeStruct((256, 4096), jnp.int32)
         model = jax.eval_shape(lambda: create(config, 0))
-        gradient = jax.eval_shape(jax.grad(loss), model, {"tokens": rows, "targets": rows})
+        batch = dict.fromkeys(("tokens", "targets", "positions", "segment_ids"), rows)
+        batch["loss_weights"] = jax.ShapeDtypeStruct((256, 4096), jnp.float32)
+        gradient = jax.eval_shape(jax.grad(loss), model, batch)
     for path, parameter in all_parameters(config).items():
         owner = gradient.blocks if path.startswith("blocks.") else gradient
         (leaf,) = jax.tree.leaves(getattr(owner, path.removeprefix("blocks.")))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.data import batches as made_batches
 from tests.data.made_corpus import module, repositories
 
 # gcsfs reads this when it is imported: asking what kind of bucket it is goes to a service that the emulator is not.
@@ -37,6 +38,11 @@ def gcs() -> Iterator[str]:
             patch.setitem(fsspec.config.conf, name, settings)
         yield f"gs://{BUCKET}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> made_batches.Batches:
+    return made_batches.make(tmp_path_factory.mktemp("batches"))
 
 
 @pytest.fixture(scope="session")

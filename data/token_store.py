@@ -1,0 +1,173 @@
+"""A corpus as token ids on disk, cut by one tokenizer: any run of tokens of any document, without reading the rest.
+
+A folder: `tokens-*.bin` holds the ids of the documents one after the other, `names-*.jsonl` what they are called and
+what they import, `documents.npy` where each lies. `roles-*.bin`, for conversations, says what each token is for. Blocks
+of tokens carry checksums that are checked as they are read. `manifest.json` is written last.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8, UInt32
+
+from codelm.errors import UserError
+
+VERSION = 1
+MANIFEST = "manifest.json"
+BLOCK = 4096  # tokens under one checksum
+
+# One document. `name` and `header` are the tokens that its repository's name and its path add to it.
+DOCUMENT = np.dtype(
+    [
+        ("start", "<u8"),  # first token, in its shard
+        ("names", "<u8"),  # first byte of its line of names, in its shard
+        ("repository", "<u8"),  # hash of the repository's name
+        ("tokens", "<u4"),
+        ("header", "<u2"),
+        ("name", "<u2"),
+        ("language", "<u2"),  # number in the manifest's list
+        ("shard", "<u2"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a document is called."""
+
+    repository: str
+    path: str
+    language: str
+    imports: tuple[str, ...] = ()
+    """What it imports, as it writes it."""
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Tokenised documents, by number."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return self.manifest["documents"]
+
+    def __reduce__(self):
+        return load, (self.folder,)  # a worker maps the files itself
+
+    @property
+    def languages(self) -> list[str]:
+        return self.manifest["languages"]
+
+    @cached_property
+    def documents(self) -> np.ndarray:
+        """A record (`DOCUMENT`) for each document, mapped."""
+        return np.load(self.folder / "documents.npy", mmap_mode="r") if len(self) else np.empty(0, DOCUMENT)
+
+    def tokens(self, document: int, start: int, stop: int) -> UInt32[np.ndarray, " N"]:
+        """Ids of the document's tokens from `start` to `stop`."""
+        record = self.documents[document]
+        first = int(record["start"])
+        return self._shard(int(record["shard"])).read(first + start, first + stop).astype(np.uint32)
+
+    def roles(self, document: int, start: int, stop: int) -> UInt8[np.ndarray, " N"]:
+        """What each token is for (`codelm.formats.Role`): kept of conversations only."""
+        record = self.documents[document]
+        first = int(record["start"])
+        return self._roles[int(record["shard"])].read(first + start, first + stop)
+
+    def names(self, document: int) -> Names:
+        record = self.documents[document]
+        at = int(record["names"])
+        mapped = self._names[int(record["shard"])]
+        line = json.loads(mapped[at : mapped.find(b"\n", at)])
+        return Names(line["repository"], line["path"], line["language"], tuple(line["imports"]))
+
+    @cached_property
+    def character_starts(self) -> Bool[np.ndarray, " V"]:
+        """Of each id, whether a text can begin with it."""
+        return np.load(self.folder / "character_starts.npy")
+
+    def verify(self) -> None:
+        """Read every token and compare it with its checksum."""
+        for shard in range(len(self.manifest["shards"])):
+            self._shard(shard).read(0, self.manifest["shards"][shard]["tokens"])
+
+    def _shard(self, number: int) -> "_Checked":
+        return self._tokens[number]
+
+    @cached_property
+    def _tokens(self) -> "list[_Checked]":
+        kind = np.dtype(self.manifest["dtype"])
+        return [_Checked.open(self.folder, shard, "tokens", kind) for shard in self.manifest["shards"]]
+
+    @cached_property
+    def _roles(self) -> "list[_Checked]":
+        return [_Checked.open(self.folder, shard, "roles", np.dtype(np.uint8)) for shard in self.manifest["shards"]]
+
+    @cached_property
+    def _names(self) -> list[Any]:
+        import mmap
+
+        maps = []
+        for shard in self.manifest["shards"]:
+            with (self.folder / shard["files"]["names"]).open("rb") as file:
+                maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return maps
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A mapped file of ids whose blocks are checked as they are read."""
+
+    path: Path
+    ids: np.ndarray
+    checksums: UInt32[np.ndarray, " B"]
+
+    @staticmethod
+    def open(folder: Path, shard: Mapping[str, Any], name: str, kind: np.dtype) -> "_Checked":
+        path = folder / shard["files"][name]
+        if not path.is_file() or path.stat().st_size != shard["tokens"] * kind.itemsize:
+            raise UserError(f"{path} is missing or cut short: delete {folder}, it is made again")
+        ids = np.memmap(path, kind, "r") if shard["tokens"] else np.empty(0, kind)
+        return _Checked(path, ids, np.fromfile(f"{path}.crc", np.uint32))
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        first, last = start // BLOCK, -(-stop // BLOCK)
+        ids = np.asarray(self.ids[first * BLOCK : last * BLOCK])
+        for block in range(first, last):
+            part = ids[(block - first) * BLOCK : (block + 1 - first) * BLOCK]
+            if zlib.crc32(part.tobytes()) != self.checksums[block]:
+                raise UserError(f"{self.path} is corrupt: delete {self.path.parent}, it is made again")
+        return ids[start - first * BLOCK : stop - first * BLOCK]
+
+
+def checksums(ids: np.ndarray) -> UInt32[np.ndarray, " B"]:
+    """One a block."""
+    blocks = range(0, len(ids), BLOCK)
+    return np.array([zlib.crc32(ids[at : at + BLOCK].tobytes()) for at in blocks], np.uint32)
+
+
+def load(folder: Path) -> TokenStore:
+    """The store in a folder."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no tokens at {folder}: it has no {MANIFEST}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if manifest.get("version") != VERSION:
+        raise UserError(f"{path} has version {manifest.get('version')!r}; this codelm reads version {VERSION}")
+    return TokenStore(folder, manifest)
+
+
+def character_starts(pieces: tuple[bytes, ...]) -> Bool[np.ndarray, " V"]:
+    """Of each id, whether its first byte is not the middle of a UTF-8 character."""
+    return np.array([not piece or piece[0] & 0xC0 != 0x80 for piece in pieces], np.bool_)
