@@ -22,7 +22,7 @@ from codelm.data_config import DataConfig, SourceConfig
 from codelm.errors import UserError, nearest
 from data import file_order, import_graph, packing, segments, token_store, writing
 from data.segments import SEGMENT, Costs
-from data.token_store import TokenStore
+from data.token_store import TokenStore, check_sizes, sizes
 from data.tokenizing import only_one
 
 VERSION = 1
@@ -111,7 +111,9 @@ def of_source(
 
 
 def _load(folder: Path) -> Arrangement:
-    return Arrangement(folder, json.loads((folder / MANIFEST).read_text()))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    check_sizes(folder, manifest["bytes"])
+    return Arrangement(folder, manifest)
 
 
 def _may_be_named(data: DataConfig) -> bool:
@@ -150,7 +152,7 @@ class Units:
         counts = np.diff(self.starts)
         return Units(self.files[np.repeat(chosen, counts)], np.concatenate([[0], np.cumsum(counts[chosen])]))
 
-    def sizes(self, store: TokenStore) -> Int[np.ndarray, " U"]:
+    def tokens(self, store: TokenStore) -> Int[np.ndarray, " U"]:
         return np.add.reduceat(store.documents["tokens"][self.files].astype(np.int64), self.starts[:-1])
 
     def languages(self, store: TokenStore) -> Int[np.ndarray, " U"]:
@@ -185,7 +187,7 @@ class _Maker:
         np.save(folder / "segments.npy", np.concatenate(cuts))
         np.save(folder / "order.npy", np.concatenate(orders))
         np.save(folder / "rows.npy", np.cumsum(np.concatenate(counts)))
-        content = {"version": VERSION, "strata": [asdict(stratum) for stratum in strata]}
+        content = {"version": VERSION, "strata": [asdict(stratum) for stratum in strata], "bytes": sizes(folder)}
         (folder / MANIFEST).write_text(json.dumps(content, indent=1))
 
     def _stratum(
@@ -238,12 +240,12 @@ class _Maker:
         units = self._units()
         if not len(units):
             raise UserError(f"{self.store.manifest['corpus']} has no document for this source: nothing to learn from")
-        sizes, languages = units.sizes(self.store), units.languages(self.store)
+        tokens, languages = units.tokens(self.store), units.languages(self.store)
         even, long = self.data.temperature != 1.0, self.data.long_weight != 1.0
         languages = languages if even else np.zeros_like(languages)
-        is_long = (sizes >= self.data.long_tokens) & long
-        drawn = sizes * np.where(is_long, self.data.long_weight, 1.0)
-        per_language = np.bincount(languages, sizes) ** (1 / self.data.temperature)
+        is_long = (tokens >= self.data.long_tokens) & long
+        drawn = tokens * np.where(is_long, self.data.long_weight, 1.0)
+        per_language = np.bincount(languages, tokens) ** (1 / self.data.temperature)
         shares = drawn * (per_language / np.maximum(np.bincount(languages, drawn), 1))[languages]
         for code in np.unique(languages).tolist():
             for kind in np.unique(is_long[languages == code]).tolist():

@@ -21,6 +21,8 @@ from codelm import formats
 from codelm.config import Config, resolve
 from codelm.data_config import DataConfig, SourceConfig
 from codelm.errors import UserError
+from codelm.format_table import Family
+from codelm.formats import File
 from codelm.tokenizer import PAD, Tokenizer, load
 from data import arrangement, runners, segments, tokenizing
 from data.arrangement import Arrangement, Stratum
@@ -216,6 +218,19 @@ def _tokenizer(config: Config) -> Tokenizer:
     return load(config.tokenizer.path)
 
 
+def _check_special_tokens(data: DataConfig, family: Family, tokenizer: Tokenizer) -> None:
+    """Writing with a tokenizer that lacks one says which."""
+    formats.text(family, tokenizer, "", end=True)
+    if data.fim.rate:
+        for mode in family.fim:
+            formats.fim(family, tokenizer, "", "", "", mode=mode)
+        if data.fim.spans.several and family.several is not None:
+            most = len(family.several.masks)
+            formats.fim_several(family, tokenizer, [""] * (most + 1), [""] * most)
+    if family.repository is not None:
+        formats.repository(family, tokenizer, "name", [File("path", "")])
+
+
 def _check(config: Config, tokenizer: Tokenizer) -> None:
     """What only the tokenizer and the family together tell."""
     data, family = config.data, formats.family(config.tokenizer.family)
@@ -224,15 +239,13 @@ def _check(config: Config, tokenizer: Tokenizer) -> None:
             f"the tokenizer has {tokenizer.vocab_size} pieces, and the model rows for {config.model.vocab_size}: set "
             f"tokenizer.vocab_size to {tokenizer.vocab_size}"
         )
-    formats.text(family, tokenizer, "", end=True)  # says which special token is missing
     if data.fim.rate and not family.fim:
         raise UserError(f"{family.name} has no fill-in-the-middle format: set data.fim.rate to 0")
     if data.fim.rate and data.fim.spans.several and family.several is None:
         raise UserError(f"{family.name} has no format for several holes: set data.fim.spans.several to 0")
     if family.repository is None and any(source.level == "repository" for source in data.sources):
         raise UserError(f"{family.name} has no format for repositories: use sources of level file")
-    for mode in family.fim if data.fim.rate else ():
-        formats.fim(family, tokenizer, "", "", "", mode=mode)
+    _check_special_tokens(data, family, tokenizer)
     needed = len(family.start) + costs(family, tokenizer, data).hole + data.seq_len // 4 + segments.LEAST
     if data.seq_len < needed:
         raise UserError(

@@ -74,7 +74,7 @@ class TokenStore:
         """Ids of the document's tokens from `start` to `stop`."""
         record = self.documents[document]
         first = int(record["start"])
-        return self._shard(int(record["shard"])).read(first + start, first + stop).astype(np.uint32)
+        return self._tokens[int(record["shard"])].read(first + start, first + stop).astype(np.uint32)
 
     def roles(self, document: int, start: int, stop: int) -> UInt8[np.ndarray, " N"]:
         """What each token is for (`codelm.formats.Role`): kept of conversations only."""
@@ -93,14 +93,6 @@ class TokenStore:
     def character_starts(self) -> Bool[np.ndarray, " V"]:
         """Of each id, whether a text can begin with it."""
         return np.load(self.folder / "character_starts.npy")
-
-    def verify(self) -> None:
-        """Read every token and compare it with its checksum."""
-        for shard in range(len(self.manifest["shards"])):
-            self._shard(shard).read(0, self.manifest["shards"][shard]["tokens"])
-
-    def _shard(self, number: int) -> "_Checked":
-        return self._tokens[number]
 
     @cached_property
     def _tokens(self) -> "list[_Checked]":
@@ -133,8 +125,6 @@ class _Checked:
     @staticmethod
     def open(folder: Path, shard: Mapping[str, Any], name: str, kind: np.dtype) -> "_Checked":
         path = folder / shard["files"][name]
-        if not path.is_file() or path.stat().st_size != shard["tokens"] * kind.itemsize:
-            raise UserError(f"{path} is missing or cut short: delete {folder}, it is made again")
         ids = np.memmap(path, kind, "r") if shard["tokens"] else np.empty(0, kind)
         return _Checked(path, ids, np.fromfile(f"{path}.crc", np.uint32))
 
@@ -146,6 +136,11 @@ class _Checked:
             if zlib.crc32(part.tobytes()) != self.checksums[block]:
                 raise UserError(f"{self.path} is corrupt: delete {self.path.parent}, it is made again")
         return ids[start - first * BLOCK : stop - first * BLOCK]
+
+
+def dtype_of(vocab_size: int) -> np.dtype:
+    """The smallest that holds every id."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
 def checksums(ids: np.ndarray) -> UInt32[np.ndarray, " B"]:
@@ -165,7 +160,20 @@ def load(folder: Path) -> TokenStore:
         raise UserError(f"{path} is not JSON: {error}") from error
     if manifest.get("version") != VERSION:
         raise UserError(f"{path} has version {manifest.get('version')!r}; this codelm reads version {VERSION}")
+    check_sizes(folder, manifest["bytes"])
     return TokenStore(folder, manifest)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file, to know later whether they are whole."""
+    return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+
+
+def check_sizes(folder: Path, expected: Mapping[str, int]) -> None:
+    for name, size in expected.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            raise UserError(f"{path} is missing or cut short: delete {folder}, it is made again")
 
 
 def character_starts(pieces: tuple[bytes, ...]) -> Bool[np.ndarray, " V"]:

@@ -19,7 +19,7 @@ from codelm.tokenizer import Tokenizer
 from data import conversations, dataset
 from data.document import Document
 from data.imports import imports
-from data.token_store import DOCUMENT, checksums
+from data.token_store import DOCUMENT, checksums, dtype_of
 
 _LONGEST = 0xFFFF  # what a record of `DOCUMENT` has room for
 
@@ -117,7 +117,7 @@ class _Shard:
 
     def __init__(self, task: Task) -> None:
         self.task, self.folder = task, Path(task.out)
-        self.kind = np.dtype(np.uint16 if task.tokenizer.vocab_size <= 1 << 16 else np.uint32)
+        self.kind = dtype_of(task.tokenizer.vocab_size)
         self.records: list[tuple[int, ...]] = []
         self.languages: dict[str, int] = {}
         self.tokens, self.names, self.counts = 0, 0, Counter[str]()

@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -73,8 +72,7 @@ def _make(corpus: str, split: str, tokenizer: Tokenizer, family: str, folder: Pa
         before = {task.number for task in tasks if tokenize_range.result_path(task).exists()}
         for task in runners.local(min(workers, len(tasks)))(tokenize_range.run, tasks):
             bar.advance(task.stop - task.start, worked=task.number not in before)
-    _join(staged, tasks, {"corpus": corpus, "split": split, "family": family, "vocab_size": tokenizer.vocab_size})
-    np.save(staged / "character_starts.npy", token_store.character_starts(tokenizer.pieces))
+    _join(staged, tasks, {"corpus": corpus, "split": split, "family": family}, tokenizer)
     shutil.rmtree(folder, ignore_errors=True)
     staged.rename(folder)
 
@@ -94,7 +92,7 @@ def _tasks(corpus: str, split: str, tokenizer: Tokenizer, family: str, staged: P
     ]
 
 
-def _join(staged: Path, tasks: list[tokenize_range.Task], about: dict[str, Any]) -> None:
+def _join(staged: Path, tasks: list[tokenize_range.Task], about: dict[str, str], tokenizer: Tokenizer) -> None:
     """One index of documents over all shards, and the manifest."""
     shards = [json.loads(tokenize_range.result_path(task).read_text()) for task in tasks]
     counts = Counter[str]()
@@ -113,17 +111,20 @@ def _join(staged: Path, tasks: list[tokenize_range.Task], about: dict[str, Any])
         index[at : at + len(part)] = part
         at += len(part)
     index.flush()
+    np.save(staged / "character_starts.npy", token_store.character_starts(tokenizer.pieces))
+    for task in tasks:
+        (staged / f"documents-{task.name}.npy").unlink()
+        tokenize_range.result_path(task).unlink()
     manifest = {
         "version": VERSION,
         **about,
-        "dtype": str(np.dtype(np.uint16 if about["vocab_size"] <= 1 << 16 else np.uint32)),
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": str(token_store.dtype_of(tokenizer.vocab_size)),
         "documents": total,
         "tokens": sum(shard["tokens"] for shard in shards),
         "languages": languages,
         "tokens_by_language": dict(counts.most_common()),
         "shards": [{kind: shard[kind] for kind in shard if kind != "languages"} for shard in shards],
+        "bytes": token_store.sizes(staged),
     }
     (staged / token_store.MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for task in tasks:
-        tokenize_range.result_path(task).unlink()
-        (staged / f"documents-{task.name}.npy").unlink()

@@ -95,7 +95,8 @@ class Writer:
         chosen = self._chosen(len(parts), rng)
         for _ in range(_TRIES if chosen else 0):
             written = self._with_holes(parts, chosen, named, complete, rng)
-            if sum(document.positions for document in written) <= room:
+            positions = [document.positions for document in written]
+            if sum(positions) <= room and min(positions) > 0:
                 return written
         holes = (HoleMade("", "", "does_not_fit"),) if chosen else ()
         plain = self._repository(parts, {}, named, complete)
@@ -139,7 +140,7 @@ class Writer:
         ahead = not ends and stop < int(self.store.documents["tokens"][document])
         if ahead:
             texts[-1] = self._ids((document, start, stop + 1))
-        if len(parts) == 1 and not named and not holes:
+        if self.level == "file" and not named and not holes:
             rendered = formats.text(self.family, self.tokenizer, texts[0], end=ends)
             return Written(rendered.ids, rendered.roles, tuple(parts), ahead=ahead)
         files = [
@@ -174,9 +175,7 @@ class Writer:
         before, after = self.tokenizer.encode(prefix), self.tokenizer.encode(suffix)
         kept, ahead = window(len(before), len(after), self.data.fim.causal_context)
         head = self._leading(before, len(before) - kept)
-        stays = self._leading(after, ahead)
-        if len(suffix) - len(stays) < 2:
-            stays = suffix
+        stays = self._leading(after, ahead) if ahead < len(after) else suffix
         return (prefix[len(head) :], stays), head, suffix[len(stays) :]
 
     def _leading(self, ids: list[int], count: int) -> str:

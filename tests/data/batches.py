@@ -85,6 +85,7 @@ def documents(repositories: int = 8) -> list[dict[str, str]]:
         rows += [{"repo_name": name, "path": path, "content": text} for path, text in texts.items()]
     rows.append({"repo_name": "owner/long", "path": "long.py", "content": module(999, 60)})
     rows.append({"repo_name": "owner/short", "path": "x.py", "content": "x"})
+    rows += [{"repo_name": "owner/tiny", "path": f"{n}.py", "content": c} for n, c in enumerate("xyzxyzxy")]
     rare = "".join(map(chr, rng.choices([*range(0x5000, 0x9000), *range(0x1F600, 0x1F650)], k=1500)))
     rows.append({"repo_name": "owner/rare", "path": "rare.txt", "content": rare})
     return rows

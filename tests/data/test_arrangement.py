@@ -9,6 +9,7 @@ import pytest
 
 from codelm import tokenizer_training
 from codelm.data_config import FimConfig, RepositoryConfig, SourceConfig
+from codelm.errors import UserError
 from data import file_order
 from data.arrangement import graph
 from data.loader import Loader, make
@@ -169,6 +170,14 @@ def test_imports_bring_dependencies_into_the_window(batches: Batches) -> None:
         return count
 
     assert satisfied("imports") > satisfied("random")
+
+
+def test_a_short_file_names_itself(batches: Batches) -> None:
+    folder = batches.loader(seq_len=200).strata[0].arrangement.folder
+    path = folder / "parts.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"parts.npy is missing or cut short: delete .*, it is made again"):
+        batches.loader(seq_len=200)
 
 
 def test_it_is_made_once(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,7 +269,21 @@ def test_a_format_that_cannot_is_an_error(batches: Batches) -> None:
         config = batches.config(*sources, **data)
         return dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, family=name))
 
-    assert "llama3 needs the special token" in refused(family("llama3"), batches)
+    several = FimConfig(spans=EVERY_CHOOSER)
+    assert "llama3 has no fill-in-the-middle format: set data.fim.rate to 0" in refused(family("llama3"), batches)
+    assert "llama3 needs the special token" in refused(family("llama3", fim=FimConfig(rate=0.0)), batches)
+    assert "starcoder2 has no format for several holes" in refused(family("starcoder2", fim=several), batches)
+    config = family("granite", SourceConfig(level="repository"))
+    assert "granite has no format for repositories: use sources of level file" in refused(config, batches)
+
+
+def test_an_older_tokenizer_without_the_masks_is_an_error(batches: Batches) -> None:
+    """Before the first batch, not in the middle of a run."""
+    known = {name: i for name, i in batches.tokenizer.special.items() if not name.startswith("<|mask_")}
+    older = dataclasses.replace(batches.tokenizer, special=known)
+    config = batches.config(fim=FimConfig(spans=EVERY_CHOOSER))
+    with pytest.raises(UserError, match=r"needs the special token <\|mask_0\|>"):
+        loading.make(config, batches.corpus, older, cache=batches.cache)
 
 
 def test_conversations_are_not_evaluated_on(batches: Batches, tmp_path: Path) -> None:

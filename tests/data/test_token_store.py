@@ -90,10 +90,8 @@ def test_a_flipped_bit_names_the_file(batches: Batches, corpus: Path, tmp_path: 
     first = damaged.documents[0]
     assert damaged.tokens(0, 0, 5).tolist() == found.tokens(0, 0, 5).tolist(), "its own block is as it was"
     assert first["tokens"] < BLOCK
-    with pytest.raises(UserError, match=r"tokens-00000.bin is corrupt: delete .*, it is made again"):
-        damaged.verify()
     number = int(np.searchsorted(damaged.documents["start"], BLOCK, "right")) - 1
-    with pytest.raises(UserError, match=r"tokens-00000.bin is corrupt"):
+    with pytest.raises(UserError, match=r"tokens-00000.bin is corrupt: delete .*, it is made again"):
         damaged.tokens(number, 0, int(damaged.documents[number]["tokens"]))
 
 
@@ -102,7 +100,7 @@ def test_a_short_file_names_itself(batches: Batches, corpus: Path, tmp_path: Pat
     path = found.folder / "tokens-00000.bin"
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(UserError, match=r"tokens-00000.bin is missing or cut short"):
-        token_store.load(found.folder).tokens(0, 0, 1)
+        token_store.load(found.folder)
 
 
 def test_a_corrupt_corpus_names_its_shard(batches: Batches, tmp_path: Path) -> None:
