@@ -318,7 +318,7 @@ def _validate_languages(path: str, names: tuple[str, ...]) -> None:
 
 
 def _validate_data(data: DataConfig) -> None:
-    for path in ("fim.rate", "fim.spm", "metadata"):
+    for path in ("fim.rate", "fim.spm", "fim.empty", "metadata"):
         share = lookup(data, path)
         _require(0 <= share <= 1, f"data.{path} must be between 0 and 1, not {share}")
     spans = dataclasses.asdict(data.fim.spans)

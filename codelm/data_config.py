@@ -31,6 +31,8 @@ class FimConfig:
     spm: float = 0.5
     """Share of those that are written suffix first; the rest prefix first."""
     spans: SpansConfig = field(default_factory=SpansConfig)
+    empty: float = 0.0
+    """Share of the holes that nothing fills: where a model learns to add nothing."""
     repository: Literal["last", "each"] = "last"
     """Files of a repository document with a hole: the last one of the row, or each with probability `rate`."""
     causal_context: int = 0

@@ -37,7 +37,10 @@ class Digger:
     tokenizer: Tokenizer
 
     def dig(self, text: str, language: str, rng: np.random.Generator, most: int = 16) -> Dug | NoSpan:
-        """A hole where a chooser drawn by its share puts it, or `most` holes where that chooser makes several."""
+        """A hole where a chooser drawn by its share puts it, or up to `most` where that chooser makes several."""
+        if text and self.fim.empty and rng.random() < self.fim.empty:
+            place = int(rng.integers(len(text) + 1))
+            return _split(text, [(place, place)], self._mode(rng), "empty", "")
         weights = asdict(self.fim.spans)
         chooser = str(rng.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
         found = self._choose(chooser, text, language, rng, most)

@@ -20,6 +20,7 @@ from data.loader import Loader, Row
 from data.rows import PADDING
 from data.show_command import loader_of
 
+LEVELS = {"file": "files", "repository": "repositories", "chat": "conversations"}
 _BAR = 40  # characters of the longest bar
 
 
@@ -66,12 +67,16 @@ def _strata(loader: Loader, steps: int) -> list[dict[str, Any]]:
 
 
 def _lengths(loader: Loader) -> dict[str, dict[str, int]]:
-    """Of each store: documents by tokens, in powers of two."""
+    """Of each corpus: files, or repositories where those are the documents, by tokens in powers of two."""
     found = {}
-    for store in {rows.writer.store.folder: rows.writer.store for rows in loader.strata}.values():
-        powers = np.frexp(np.maximum(store.documents["tokens"], 1).astype(np.float64))[1] - 1
-        counts = Counter(powers.tolist())
-        found[store.manifest["corpus"]] = {str(2**power): counts[power] for power in range(max(counts) + 1)}
+    for writer in {(rows.writer.store.folder, rows.writer.level): rows.writer for rows in loader.strata}.values():
+        tokens, what = writer.store.documents["tokens"].astype(np.int64), LEVELS[writer.level]
+        if writer.level == "repository":
+            _, owner = np.unique(writer.store.documents["repository"], return_inverse=True)
+            tokens = np.bincount(owner, tokens)
+        counts = Counter((np.frexp(np.maximum(tokens, 1).astype(np.float64))[1] - 1).tolist())
+        by_size = {str(2**power): counts[power] for power in range(min(counts), max(counts) + 1)}
+        found[f"{what} of {writer.store.manifest['corpus']}"] = by_size
     return found
 
 
@@ -123,7 +128,7 @@ def _print(content: dict[str, Any], seq_len: int) -> None:
         )
     console.print(table)
     for corpus, lengths in content["lengths"].items():
-        console.print(f"\ndocuments of {corpus} by tokens (a row has {seq_len:,})")
+        console.print(f"\n{corpus} by tokens (a row has {seq_len:,})")
         most = max(lengths.values())
         for power, count in lengths.items():
             console.print(f"  from {int(power):>9,} {count:>10,}  {'█' * round(_BAR * count / most)}")

@@ -49,6 +49,20 @@ def test_every_character_is_there_once_and_in_order(
     assert again == dug, "the same seed cuts alike"
 
 
+def test_middles_are_empty_as_often_as_asked(batches: Batches) -> None:
+    made, text, rng = digger(batches, "lines", empty=0.25), "def f(x):\n    return x\n" * 9, np.random.default_rng(0)
+    empty = []
+    for _ in range(800):
+        dug = made.dig(text, "Python", rng)
+        assert isinstance(dug, Dug)
+        assert filled(dug) == text
+        assert (dug.middles == ("",)) == (dug.chooser == "empty")
+        empty += [len(dug.parts[0])] * (dug.chooser == "empty")
+    assert len(empty) == pytest.approx(200, abs=50)
+    assert min(empty) < 20
+    assert max(empty) > len(text) - 20
+
+
 def test_nothing_to_cut_is_said(batches: Batches) -> None:
     for chooser in CHOOSERS:
         assert digger(batches, chooser).dig("", "Python", np.random.default_rng(0)) == NoSpan("empty")

@@ -69,15 +69,25 @@ def test_hosts_make_the_same_batch_together(mixed: Loader, hosts: int) -> None:
         assert equal(joined(parts), mixed.batch(step))
 
 
+@pytest.mark.parametrize(("workers", "hosts"), [(0, 1), (0, 2), (0, 4), (0, 8), (1, 1), (1, 4), (4, 8)])
+def test_workers_make_the_same_batches(mixed: Loader, workers: int, hosts: int) -> None:
+    """The last host's part of it, over a change of the mixture's weights."""
+    each = 8 // hosts
+    made = list(mixed.batches(5, 11, range(8 - each, 8), workers))
+    assert len(made) == 6
+    for step, batch in zip(range(5, 11), made, strict=True):
+        assert equal(batch, mixed.local_batch(step, hosts - 1, hosts))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 4])
-def test_workers_make_the_same_batches(mixed: Loader, workers: int) -> None:
-    for hosts in (1, 4) if workers < 4 else (4,):
-        host, each = hosts - 1, 8 // hosts
-        wanted = range(host * each, 8)
-        made = list(mixed.batches(5, 11, wanted, workers))
-        assert len(made) == 6
-        for step, batch in zip(range(5, 11), made, strict=True):
-            assert equal(batch, mixed.local_batch(step, host, hosts))
+@pytest.mark.parametrize("hosts", [1, 2, 4, 8])
+def test_every_host_with_any_workers(mixed: Loader, hosts: int, workers: int) -> None:
+    """All of them, side by side."""
+    each = 8 // hosts
+    parts = [list(mixed.batches(6, 10, range(host * each, host * each + each), workers)) for host in range(hosts)]
+    for number, step in enumerate(range(6, 10)):
+        assert equal(joined([part[number] for part in parts]), mixed.batch(step))
 
 
 def test_closing_ends_the_processes(mixed: Loader) -> None:

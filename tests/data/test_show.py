@@ -1,6 +1,7 @@
 """`codelm data show` and `data stats`: what a user sees, and what they refuse."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,13 @@ def test_stats_of_a_mixture(config: Path, batches: Batches, capsys: pytest.Captu
     assert stratum["documents"] == len({repository for repository, _ in texts})
     assert stratum["tokens"] == sum(len(batches.tokenizer.encode(text)) for text in texts.values())
     assert stratum["epochs"] == pytest.approx(160 / stratum["rows"])
-    assert sum(next(iter(shown["lengths"].values())).values()) == len(texts)
+    ((what, lengths),) = shown["lengths"].items()
+    assert what == f"repositories of {batches.corpus}"
+    assert sum(lengths.values()) == stratum["documents"]
+    sizes = Counter[str]()
+    for (repository, _), text in texts.items():
+        sizes[repository] += len(batches.tokenizer.encode(text))
+    assert lengths["4096"] == sum(4096 <= size < 8192 for size in sizes.values()) > 0
     sample = shown["sample"]
     assert sample["rows"] == 160
     assert 0 < sample["of_them_with_a_dependency_inside"] <= sample["rows_with_several_files"] <= 160
