@@ -273,6 +273,7 @@ def validate(config: Config) -> None:
     model, data, train = config.model, config.data, config.train
     for path in ("data.seq_len", "data.batch_size", "train.steps"):
         _require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
+    _require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
     for path in ("train.learning_rate", "train.grad_clip", "model.rope.theta", "model.norm_eps"):
         value = lookup(config, path)
         _require(0 < value < math.inf, f"{path} must be a positive number, not {value}")
@@ -353,6 +354,10 @@ def _validate_source(path: str, source: SourceConfig, parts: int) -> None:
     )
     for weight in source.weight:
         _require(0 <= weight < math.inf, f"{path}.weight must be a share of at least 0, not {weight}")
+    _require(
+        source.level != "chat" or not source.languages,
+        f"{path}.languages are of code, and conversations have none: leave them out",
+    )
     _require(source.level != "chat" or source.corpus != "", f"{path}.level=chat needs {path}.corpus: a JSONL file")
     _validate_languages(f"{path}.languages", source.languages)
 

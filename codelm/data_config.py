@@ -19,7 +19,7 @@ class SpansConfig:
     causal: float = 0.0
     """Language Causal Masking: from where a completion would be offered to the end of the line."""
     several: float = 0.0
-    """Several holes in one document, filled one after the other."""
+    """Several holes in one document, filled one after the other: a Poisson number of mean one, and at least one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SourceConfig:
     level: Literal["file", "repository", "chat"] = "file"
     """A document is a file, the files of a repository joined, or a conversation of which replies are learnt."""
     weight: tuple[float, ...] = (1.0,)
-    """Share of the tokens, relative to the other sources; several: one for each part that data.boundaries cuts."""
+    """Share of the rows, relative to the other sources; several: one for each part that data.boundaries cuts."""
     languages: tuple[str, ...] = ()
     """Languages to take; empty = all."""
 

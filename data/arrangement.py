@@ -22,11 +22,11 @@ from codelm.data_config import DataConfig, SourceConfig
 from codelm.errors import UserError, nearest
 from data import file_order, import_graph, packing, segments, token_store, writing
 from data.segments import SEGMENT, Costs
-from data.token_store import TokenStore, check_sizes, sizes
+from data.token_store import MANIFEST, TokenStore, read_manifest, write_manifest
 from data.tokenizing import only_one
 
 VERSION = 1
-MANIFEST = "manifest.json"
+SAID_SHARE = 8  # a path, or a name, that takes more than this part of a row is left out when the row is written
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Arrangement:
     manifest: Mapping[str, Any]
 
     def __reduce__(self):
-        return _load, (self.folder,)  # a worker maps the files itself
+        return _reopen, (self.folder,)  # a worker maps the files itself, which were checked here
 
     @cached_property
     def strata(self) -> list[Stratum]:
@@ -103,17 +103,19 @@ def of_source(
             if not (folder / MANIFEST).exists():  # nor did another process make it in the meantime
                 staged = folder.with_name(f"{key}.making")
                 shutil.rmtree(staged, ignore_errors=True)
-                staged.mkdir(parents=True)
-                _Maker(store, source, data, _costs(store, source, data, costs), seed).write(staged)
+                maker = _Maker(store, source, data, _costs(store, source, data, costs), seed)
+                maker.write(staged)
                 shutil.rmtree(folder, ignore_errors=True)
                 staged.rename(folder)
     return _load(folder)
 
 
 def _load(folder: Path) -> Arrangement:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    check_sizes(folder, manifest["bytes"])
-    return Arrangement(folder, manifest)
+    return Arrangement(folder, read_manifest(folder, VERSION))
+
+
+def _reopen(folder: Path) -> Arrangement:
+    return Arrangement(folder, json.loads((folder / MANIFEST).read_text()))
 
 
 def _may_be_named(data: DataConfig) -> bool:
@@ -127,7 +129,7 @@ def _costs(store: TokenStore, source: SourceConfig, data: DataConfig, given: wri
     if source.level == "chat":
         return Costs(0, 0, nothing, nothing)
     named = _may_be_named(data)
-    longest = data.seq_len // 8  # a path or name longer than that is left out when the row is written
+    longest = data.seq_len // SAID_SHARE
     names = np.minimum(index["name"], longest).astype(np.int64) if named else nothing
     headers = np.minimum(index["header"], longest).astype(np.int64) if named else nothing + several * given.separator
     each = several and data.fim.repository == "each"
@@ -171,6 +173,7 @@ class _Maker:
     seed: int
 
     def write(self, folder: Path) -> None:
+        """Nothing is written where there is nothing to arrange."""
         parts, cuts, orders, counts, strata = [], [], [], [np.zeros(1, np.int64)], []
         for name, share, units in self._strata():
             found = self._cut(units)
@@ -183,12 +186,12 @@ class _Maker:
             orders.append(order + np.uint32(before))
             counts.append(of_row)
         cuts.append(np.array([(sum(map(len, parts)), 0, True)], SEGMENT))  # closes the last segment
+        folder.mkdir(parents=True)
         np.save(folder / "parts.npy", np.concatenate(parts))
         np.save(folder / "segments.npy", np.concatenate(cuts))
         np.save(folder / "order.npy", np.concatenate(orders))
         np.save(folder / "rows.npy", np.cumsum(np.concatenate(counts)))
-        content = {"version": VERSION, "strata": [asdict(stratum) for stratum in strata], "bytes": sizes(folder)}
-        (folder / MANIFEST).write_text(json.dumps(content, indent=1))
+        write_manifest(folder, {"version": VERSION, "strata": [asdict(stratum) for stratum in strata]})
 
     def _stratum(
         self, name: str, share: float, units: Units, found: segments.Segments, first: int, rows: int

@@ -33,7 +33,11 @@ def _messages(line: bytes, where: str) -> list[Message]:
 
 
 def _message(turn: dict[str, Any], where: str) -> Message:
-    role, content, calls = turn.get("role"), turn.get("content") or "", turn.get("tool_calls") or []
+    role, content, calls = turn.get("role"), turn.get("content"), turn.get("tool_calls") or []
+    if content is None and calls:
+        content = ""  # a reply may be nothing but calls
     if not isinstance(role, str) or not isinstance(content, str) or not isinstance(calls, list):
         raise UserError(f"{where}: a turn has a role and a content, both text")
+    if role == "assistant" and not content and not calls:
+        raise UserError(f"{where}: a reply is empty: it would teach to say nothing")
     return Message(role, content, tuple(call if isinstance(call, str) else json.dumps(call) for call in calls))

@@ -27,7 +27,7 @@ from codelm.tokenizer import PAD, Tokenizer, load
 from data import arrangement, runners, segments, tokenizing
 from data.arrangement import Arrangement, Stratum
 from data.mixture import Mixture, Part
-from data.rows import Arrays, lay, stack
+from data.rows import Arrays, copied, lay, stack
 from data.writing import Writer, Written, costs
 
 _SHARES = 1 << 40  # weights as integers out of so many
@@ -91,8 +91,10 @@ class Loader:
 
     def local_batch(self, step: int, host: int, hosts: int) -> Arrays:
         """Rows `host`/`hosts` of the batch: of four hosts, the second makes the second quarter."""
-        if self.batch_size % hosts or not 0 <= host < hosts:
-            raise UserError(f"{hosts} hosts cannot share data.batch_size={self.batch_size} (this is host {host})")
+        if hosts < 1 or self.batch_size % hosts:
+            raise UserError(f"{hosts} hosts cannot share data.batch_size={self.batch_size}: it is no multiple")
+        if not 0 <= host < hosts:
+            raise UserError(f"there is no host {host}: {hosts} hosts are counted from 0")
         each = self.batch_size // hosts
         return self.rows(step, range(host * each, (host + 1) * each))
 
@@ -102,6 +104,8 @@ class Loader:
 
     def row(self, number: int) -> Row:
         """Row `number` of all rows ever; randomness comes from the seed and this number alone."""
+        if number < 0:
+            raise UserError(f"there is no row {number}: steps and rows are counted from 0")
         stratum, drawn = self.mixture.locate(number)
         rows = self.strata[stratum]
         rng = np.random.Generator(np.random.Philox(key=[self.seed % (1 << 64), number]))
@@ -123,9 +127,11 @@ class Loader:
         workers: int = 0,
         ahead: int = 2,
     ) -> Generator[Arrays]:
-        """Batches from `start` on, or the wanted rows of them. `ahead` of them are made while earlier ones are used:
-        by a thread, or by each of `workers` processes. A process makes whole batches, so that none is lost or doubled.
-        Close it to end them."""
+        """Batches from `start` on, or the wanted rows of them; they end only at `stop`. `ahead` of them are made while
+        earlier ones are used: by a thread, or by each of `workers` processes, which make whole batches, so that none
+        is lost or doubled. Close it to end them."""
+        if start < 0 or workers < 0:
+            raise UserError(f"start={start} and workers={workers} must be at least 0")
         rows = range(self.batch_size) if wanted is None else wanted
         steps = grain.MapDataset.range(start, stop).map(partial(self.rows, wanted=rows))
         if workers:
@@ -135,7 +141,10 @@ class Loader:
         else:
             batches = iter(steps.to_iter_dataset(grain.ReadOptions(1, ahead)))
         with contextlib.closing(batches):
-            yield from batches
+            for batch in batches:
+                # What comes from a process is in memory shared with it, which a batch that is kept would keep from
+                # being given back: at the end of a script, too late.
+                yield copied(batch) if workers else batch
 
 
 def make(
@@ -144,7 +153,7 @@ def make(
     tokenizer: Tokenizer | None = None,
     *,
     split: str = "train",
-    cache: Path = tokenizing.CACHE,
+    cache: str | Path = tokenizing.CACHE,
     workers: int = 0,
 ) -> Loader:
     """The loader of an experiment. `corpus` is its own corpus, for the sources that name no other; the tokenizer is
@@ -153,7 +162,7 @@ def make(
     config = resolve(config)
     tokenizer = tokenizer or _tokenizer(config)
     _check(config, tokenizer)
-    makes = partial(_source, config, str(corpus), tokenizer, split, cache, workers or runners.cores())
+    makes = partial(_source, config, str(corpus), tokenizer, split, Path(cache), workers or runners.cores())
     sources = [makes(n) for n in range(len(config.data.sources))]
     pad = tokenizer.special.get(PAD, 0)
     strata = tuple(rows for source in sources for rows in source)
@@ -246,8 +255,7 @@ def _check(config: Config, tokenizer: Tokenizer) -> None:
     if family.repository is None and any(source.level == "repository" for source in data.sources):
         raise UserError(f"{family.name} has no format for repositories: use sources of level file")
     _check_special_tokens(data, family, tokenizer)
-    needed = len(family.start) + costs(family, tokenizer, data).hole + data.seq_len // 4 + segments.LEAST
+    fixed = len(family.start) + costs(family, tokenizer, data).hole + segments.LEAST
+    needed = next(n for n in range(fixed, 2 * fixed + 9) if n - 2 * (n // arrangement.SAID_SHARE) >= fixed)
     if data.seq_len < needed:
-        raise UserError(
-            f"data.seq_len={data.seq_len} is too short for documents with holes and paths: {needed} at least"
-        )
+        raise UserError(f"data.seq_len={data.seq_len} is too short for text with holes and paths: {needed} at least")

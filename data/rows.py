@@ -43,6 +43,16 @@ def lay(documents: Sequence[Written], seq_len: int, pad: int, replies_only: Sequ
     return row
 
 
+def copied(arrays: Arrays) -> Arrays:
+    return Arrays(
+        tokens=np.array(arrays["tokens"]),
+        targets=np.array(arrays["targets"]),
+        loss_weights=np.array(arrays["loss_weights"]),
+        positions=np.array(arrays["positions"]),
+        segment_ids=np.array(arrays["segment_ids"]),
+    )
+
+
 def stack(rows: Sequence[Arrays]) -> Arrays:
     return Arrays(
         tokens=np.stack([row["tokens"] for row in rows]),

@@ -133,7 +133,7 @@ def _print(content: dict[str, Any], seq_len: int) -> None:
         for power, count in lengths.items():
             console.print(f"  from {int(power):>9,} {count:>10,}  {'█' * round(_BAR * count / most)}")
     console.print(f"\nin {sample['rows']:,} rows of the run: {sample['padding_share']:.2%} padding, ", end="")
-    console.print(f"{sample['documents_per_row']:.2f} documents a row")
+    console.print(f"{sample['documents_per_row']:.2f} documents a row; holes, and how many for a hundred documents:")
     for name, count in sample["holes"].items():
         console.print(f"  {count:>10,}  {count / sample['documents']:>6.1%}  {name}")
     if several := sample["rows_with_several_files"]:

@@ -59,7 +59,7 @@ class TokenStore:
         return self.manifest["documents"]
 
     def __reduce__(self):
-        return load, (self.folder,)  # a worker maps the files itself
+        return _reopen, (self.folder,)  # a worker maps the files itself, which were checked here
 
     @property
     def languages(self) -> list[str]:
@@ -151,29 +151,47 @@ def checksums(ids: np.ndarray) -> UInt32[np.ndarray, " B"]:
 
 def load(folder: Path) -> TokenStore:
     """The store in a folder."""
-    path = folder / MANIFEST
+    return TokenStore(folder, read_manifest(folder, VERSION))
+
+
+def _reopen(folder: Path) -> TokenStore:
+    return TokenStore(folder, json.loads((folder / MANIFEST).read_text()))
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Last, with the size of each file, and a checksum where it is not read in blocks that have their own."""
+    files = {}
+    for file in sorted(folder.iterdir()):
+        blocks = (folder / f"{file.name}.crc").exists()
+        files[file.name] = [file.stat().st_size, None if blocks else _crc(file)]
+    (folder / MANIFEST).write_text(json.dumps({**content, "files": files}, indent=1))
+
+
+def read_manifest(folder: Path, version: int) -> dict[str, Any]:
+    """The manifest of a folder in the cache, whose files are as they were written."""
+    path, cure = folder / MANIFEST, f"delete {folder}, it is made again"
     try:
         manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"no tokens at {folder}: it has no {MANIFEST}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if manifest.get("version") != VERSION:
-        raise UserError(f"{path} has version {manifest.get('version')!r}; this codelm reads version {VERSION}")
-    check_sizes(folder, manifest["bytes"])
-    return TokenStore(folder, manifest)
+        found, files = manifest["version"], manifest["files"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is missing or corrupt: {cure}") from error
+    if found != version:
+        raise UserError(f"{path} has version {found!r}, and this codelm reads version {version}: {cure}")
+    for name, (size, crc) in files.items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != size:
+            raise UserError(f"{file} is missing or cut short: {cure}")
+        if crc is not None and _crc(file) != crc:
+            raise UserError(f"{file} is corrupt: {cure}")
+    return manifest
 
 
-def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file, to know later whether they are whole."""
-    return {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-
-
-def check_sizes(folder: Path, expected: Mapping[str, int]) -> None:
-    for name, size in expected.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            raise UserError(f"{path} is missing or cut short: delete {folder}, it is made again")
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def character_starts(pieces: tuple[bytes, ...]) -> Bool[np.ndarray, " V"]:

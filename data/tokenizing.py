@@ -45,6 +45,8 @@ def store(corpus: str, split: str, tokenizer: Tokenizer, family: str, cache: Pat
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Other processes of this machine that want the same folder wait, and then find it."""
+    if folder.parent.parent == Path():
+        raise UserError("--cache is empty: name a folder for tokens and rows")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f"{folder.name}.lock").open("w")
@@ -57,6 +59,8 @@ def only_one(folder: Path) -> Iterator[None]:
 
 def _content(corpus: str, split: str) -> str:
     """What tells this corpus from others."""
+    if split and Path(corpus).is_file():
+        raise UserError(f"{corpus} is a file: conversations need level=chat, code a folder made by codelm data build")
     if split:
         return dataset.load(corpus).manifest["digest"]
     if not Path(corpus).is_file():
@@ -125,6 +129,5 @@ def _join(staged: Path, tasks: list[tokenize_range.Task], about: dict[str, str],
         "languages": languages,
         "tokens_by_language": dict(counts.most_common()),
         "shards": [{kind: shard[kind] for kind in shard if kind != "languages"} for shard in shards],
-        "bytes": token_store.sizes(staged),
     }
-    (staged / token_store.MANIFEST).write_text(json.dumps(manifest, indent=1))
+    token_store.write_manifest(staged, manifest)

@@ -52,7 +52,7 @@ def test_readme_commands_exist() -> None:
     from codelm import cli
 
     readme = (ROOT / "README.md").read_text()
-    for verb in re.findall(r"codelm ((?:config|tokenizer) [a-z]+)", readme):
+    for verb in re.findall(r"codelm ((?:config|tokenizer|data) [a-z]+)", readme):
         assert verb in cli.VERBS
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
     for target in re.findall(r"`make ([a-z]+)", readme):

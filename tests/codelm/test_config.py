@@ -166,6 +166,7 @@ def test_a_wrong_name_type_or_value_is_one_line(argv: list[str], said: str, caps
         ({"model.vocab_size": 100}, "model.vocab_size=100"),
         ({"data.seq_len": 0}, "data.seq_len"),
         ({"data.batch_size": 0}, "data.batch_size"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"data.fim.rate": 1.5}, "data.fim.rate must be between 0 and 1, not 1.5"),
         ({"data.fim.spm": -0.1}, "data.fim.spm"),
         ({"data.metadata": 2.0}, "data.metadata"),

@@ -175,8 +175,15 @@ def test_imports_bring_dependencies_into_the_window(batches: Batches) -> None:
 def test_a_short_file_names_itself(batches: Batches) -> None:
     folder = batches.loader(seq_len=200).strata[0].arrangement.folder
     path = folder / "parts.npy"
-    path.write_bytes(path.read_bytes()[:-1])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
     with pytest.raises(UserError, match=r"parts.npy is missing or cut short: delete .*, it is made again"):
+        batches.loader(seq_len=200)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"parts.npy is corrupt: delete .*, it is made again"):
+        batches.loader(seq_len=200)
+    (folder / "manifest.json").write_text("")
+    with pytest.raises(UserError, match=r"manifest.json is missing or corrupt: delete"):
         batches.loader(seq_len=200)
 
 

@@ -40,6 +40,8 @@ def test_turns_are_read(tmp_path: Path) -> None:
         ({"messages": ["x"]}, "chats.jsonl:2: no conversation"),
         ({"messages": [ASKED]}, "chats.jsonl:2: nobody replies"),
         ({"messages": [{"content": "x"}, REPLY]}, "chats.jsonl:2: a turn has a role and a content"),
+        ({"messages": [{"role": "user"}, REPLY]}, "chats.jsonl:2: a turn has a role and a content"),
+        ({"messages": [ASKED, {"role": "assistant", "content": ""}]}, "chats.jsonl:2: a reply is empty"),
         ({"messages": [REPLY, ASKED]}, "chats.jsonl:2: in a chat, assistant cannot come first"),
         ({"messages": [ASKED, REPLY, {"role": "robot", "content": ""}]}, "chats.jsonl:2: unknown chat role 'robot'"),
     ],

@@ -92,7 +92,8 @@ def test_every_host_with_any_workers(mixed: Loader, hosts: int, workers: int) ->
 
 def test_closing_ends_the_processes(mixed: Loader) -> None:
     batches = mixed.batches(workers=2)
-    next(batches)
+    kept = next(batches)
+    assert {type(values) for values in kept.values()} == {np.ndarray}, "not in memory that is shared"
     assert multiprocessing.active_children()
     batches.close()
     assert not multiprocessing.active_children()
@@ -303,6 +304,25 @@ def test_conversations_are_not_evaluated_on(batches: Batches, tmp_path: Path) ->
 
 
 def test_hosts_must_share_evenly(mixed: Loader) -> None:
-    for host, hosts in ((0, 3), (2, 2), (-1, 2)):
-        with pytest.raises(UserError, match="hosts cannot share"):
+    for host, hosts, said in ((0, 3, "3 hosts cannot share"), (2, 2, "no host 2"), (-1, 2, "no host -1")):
+        with pytest.raises(UserError, match=said):
             mixed.local_batch(0, host, hosts)
+
+
+def test_nothing_comes_before_the_first_row(mixed: Loader) -> None:
+    for ask in (lambda: mixed.batch(-1), lambda: mixed.row(-1), lambda: next(mixed.batches(start=-1))):
+        with pytest.raises(UserError, match="0"):
+            ask()
+
+
+def test_the_shortest_row_that_is_named_is_enough(batches: Batches) -> None:
+    said = refused(batches.config(seq_len=16, metadata=1.0), batches)
+    shortest = int(said.split()[-3])
+    assert f"{shortest} at least" in said
+    assert f"{shortest} at least" in refused(batches.config(seq_len=shortest - 1, metadata=1.0), batches)
+    assert batches.loader(seq_len=shortest, metadata=1.0).batch(0)["tokens"].shape == (8, shortest)
+
+
+def test_a_file_where_a_corpus_is_meant_is_an_error(batches: Batches) -> None:
+    config = batches.config(SourceConfig(corpus=str(batches.tokenizer_path)))
+    assert "tokenizer.model is a file: conversations need level=chat" in refused(config, batches)

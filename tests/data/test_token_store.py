@@ -95,6 +95,24 @@ def test_a_flipped_bit_names_the_file(batches: Batches, corpus: Path, tmp_path: 
         damaged.tokens(number, 0, int(damaged.documents[number]["tokens"]))
 
 
+@pytest.mark.parametrize("name", ["documents.npy", "names-00000.jsonl", "character_starts.npy", "tokens-00000.bin.crc"])
+def test_a_flipped_bit_in_the_index_names_the_file(batches: Batches, corpus: Path, tmp_path: Path, name: str) -> None:
+    path = store(batches, corpus, tmp_path).folder / name
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is corrupt: delete .*, it is made again"):
+        token_store.load(path.parent)
+
+
+def test_a_damaged_manifest_names_itself(batches: Batches, corpus: Path, tmp_path: Path) -> None:
+    path = store(batches, corpus, tmp_path).folder / "manifest.json"
+    for damaged in ("", "{", "[]", "{}"):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"manifest.json is missing or corrupt: delete"):
+            token_store.load(path.parent)
+
+
 def test_a_short_file_names_itself(batches: Batches, corpus: Path, tmp_path: Path) -> None:
     found = store(batches, corpus, tmp_path)
     path = found.folder / "tokens-00000.bin"
@@ -119,7 +137,7 @@ def test_another_version_is_refused(batches: Batches, corpus: Path, tmp_path: Pa
     found = store(batches, corpus, tmp_path)
     path = found.folder / "manifest.json"
     path.write_text(json.dumps({**found.manifest, "version": 99}))
-    with pytest.raises(UserError, match="version 99; this codelm reads version 1"):
+    with pytest.raises(UserError, match=r"has version 99, and this codelm reads version 1: delete"):
         token_store.load(found.folder)
 
 
