@@ -18,5 +18,5 @@ def config() -> Config:
         corpus=CorpusConfig(validation=0.05),
         tokenizer=TokenizerConfig(vocab_size=4096),
         data=DataConfig(seq_len=256, batch_size=8),
-        train=TrainConfig(steps=150, learning_rate=2e-3, warmup_steps=20, decay_fraction=0.5),
+        train=TrainConfig(steps=100, learning_rate=2e-3, warmup_steps=15, decay_fraction=0.5),
     )

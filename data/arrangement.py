@@ -25,7 +25,7 @@ from data.segments import SEGMENT, Costs
 from data.token_store import MANIFEST, TokenStore, read_manifest, write_manifest
 from data.tokenizing import only_one
 
-VERSION = 1
+VERSION = 2
 SAID_SHARE = 8  # a path, or a name, that takes more than this part of a row is left out when the row is written
 
 

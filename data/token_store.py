@@ -18,7 +18,7 @@ from jaxtyping import Bool, UInt8, UInt32
 
 from codelm.errors import UserError
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 BLOCK = 4096  # tokens under one checksum
 

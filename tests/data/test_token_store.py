@@ -137,7 +137,7 @@ def test_another_version_is_refused(batches: Batches, corpus: Path, tmp_path: Pa
     found = store(batches, corpus, tmp_path)
     path = found.folder / "manifest.json"
     path.write_text(json.dumps({**found.manifest, "version": 99}))
-    with pytest.raises(UserError, match=r"has version 99, and this codelm reads version 1: delete"):
+    with pytest.raises(UserError, match=r"has version 99, and this codelm reads version 2: delete"):
         token_store.load(found.folder)
 
 
