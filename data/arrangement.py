@@ -25,7 +25,7 @@ from data.segments import SEGMENT, Costs
 from data.token_store import MANIFEST, TokenStore, read_manifest, write_manifest
 from data.tokenizing import only_one
 
-VERSION = 2
+VERSION = 3
 SAID_SHARE = 8  # a path, or a name, that takes more than this part of a row is left out when the row is written
 
 
@@ -41,7 +41,7 @@ class Stratum:
     documents: int
     segments: int
     tokens: int
-    padding: int
+    unfilled: int
     """Positions of its rows that are set aside for nothing."""
     cut: int
     """Documents longer than a row."""
@@ -89,13 +89,13 @@ class Arrangement:
 
 
 def of_source(
-    store: TokenStore, source: SourceConfig, data: DataConfig, costs: writing.Costs, seed: int, cache: Path
+    store: TokenStore, source: SourceConfig, data: DataConfig, overhead: writing.Overhead, seed: int, cache: Path
 ) -> Arrangement:
     """The arrangement of a source: the one in the cache, or made now."""
     wanted = ("seq_len", "temperature", "long_tokens", "long_weight", "packing")
     content = [VERSION, store.folder.name, source.level, source.languages, [getattr(data, name) for name in wanted]]
     content += [asdict(data.repository) if source.level == "repository" else None, _may_be_named(data)]
-    content += [asdict(costs), data.fim.repository, seed]
+    content += [asdict(overhead), data.fim.repository, seed]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = cache.expanduser() / "rows" / key
     if not (folder / MANIFEST).exists():
@@ -103,7 +103,7 @@ def of_source(
             if not (folder / MANIFEST).exists():  # nor did another process make it in the meantime
                 staged = folder.with_name(f"{key}.making")
                 shutil.rmtree(staged, ignore_errors=True)
-                maker = _Maker(store, source, data, _costs(store, source, data, costs), seed)
+                maker = _Maker(store, source, data, _costs(store, source, data, overhead), seed)
                 maker.write(staged)
                 shutil.rmtree(folder, ignore_errors=True)
                 staged.rename(folder)
@@ -123,7 +123,7 @@ def _may_be_named(data: DataConfig) -> bool:
     return data.metadata > 0 or (data.fim.rate > 0 and data.fim.spans.causal > 0)
 
 
-def _costs(store: TokenStore, source: SourceConfig, data: DataConfig, given: writing.Costs) -> Costs:
+def _costs(store: TokenStore, source: SourceConfig, data: DataConfig, given: writing.Overhead) -> Costs:
     index, several = store.documents, source.level == "repository"
     nothing = np.zeros(len(index), np.int64)
     if source.level == "chat":
@@ -208,7 +208,7 @@ class _Maker:
             documents=documents,
             segments=len(cuts),
             tokens=taken,
-            padding=rows * self.data.seq_len - int(cuts["length"].sum(dtype=np.int64)),
+            unfilled=rows * self.data.seq_len - int(cuts["length"].sum(dtype=np.int64)),
             cut=documents - int(self._uncut(cuts)),
             dropped=there - taken,
         )

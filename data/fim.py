@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from codelm.data_config import FimConfig
 from codelm.format_table import Family
@@ -41,8 +43,8 @@ class Digger:
         if text and self.fim.empty and rng.random() < self.fim.empty:
             place = int(rng.integers(len(text) + 1))
             return _split(text, [(place, place)], self._mode(rng), "empty", "")
-        weights = asdict(self.fim.spans)
-        chooser = str(rng.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
+        names, chances = self._chances
+        chooser = names[int(rng.choice(len(names), p=chances))]
         found = self._choose(chooser, text, language, rng, most)
         fallback = ""
         if isinstance(found, NoSpan):
@@ -53,6 +55,12 @@ class Digger:
             return _split(text, found, "several", chooser, fallback)
         mode = self._mode(rng)
         return _split(text, found if isinstance(found, list) else [found], mode, chooser, fallback)
+
+    @cached_property
+    def _chances(self) -> tuple[list[str], Float[np.ndarray, " C"]]:
+        weights = asdict(self.fim.spans)
+        shares = np.array(list(weights.values()))
+        return list(weights), shares / shares.sum()
 
     def _choose(
         self, chooser: str, text: str, language: str, rng: np.random.Generator, most: int
@@ -84,8 +92,3 @@ def _split(text: str, holes: list[Span], mode: Mode, chooser: str, fallback: str
     starts, ends = [0, *(end for _, end in holes)], [*(start for start, _ in holes), len(text)]
     parts = tuple(text[a:b] for a, b in zip(starts, ends, strict=True))
     return Dug(parts, tuple(text[a:b] for a, b in holes), mode, chooser, fallback)
-
-
-def filled(dug: Dug) -> str:
-    """The text again."""
-    return "".join(part + middle for part, middle in zip(dug.parts, (*dug.middles, ""), strict=True))

@@ -28,7 +28,7 @@ from data import arrangement, runners, segments, tokenizing
 from data.arrangement import Arrangement, Stratum
 from data.mixture import Mixture, Part
 from data.rows import Arrays, copied, lay, stack
-from data.writing import Writer, Written, costs
+from data.writing import Writer, Written, overhead
 
 _SHARES = 1 << 40  # weights as integers out of so many
 FOREVER = 1 << 40
@@ -183,7 +183,7 @@ def _source(
     try:
         split = "" if source.level == "chat" else split
         store = tokenizing.store(folder, split, tokenizer, family.name, cache, workers)
-        found = arrangement.of_source(store, source, data, costs(family, tokenizer, data), config.seed, cache)
+        found = arrangement.of_source(store, source, data, overhead(family, tokenizer, data), config.seed, cache)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     writer = Writer(store, tokenizer, family, source.level, data)
@@ -255,7 +255,7 @@ def _check(config: Config, tokenizer: Tokenizer) -> None:
     if family.repository is None and any(source.level == "repository" for source in data.sources):
         raise UserError(f"{family.name} has no format for repositories: use sources of level file")
     _check_special_tokens(data, family, tokenizer)
-    fixed = len(family.start) + costs(family, tokenizer, data).hole + segments.LEAST
+    fixed = len(family.start) + overhead(family, tokenizer, data).hole + segments.LEAST
     needed = next(n for n in range(fixed, 2 * fixed + 9) if n - 2 * (n // arrangement.SAID_SHARE) >= fixed)
     if data.seq_len < needed:
         raise UserError(f"data.seq_len={data.seq_len} is too short for text with holes and paths: {needed} at least")

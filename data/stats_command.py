@@ -59,7 +59,7 @@ def _strata(loader: Loader, steps: int) -> list[dict[str, Any]]:
         {
             **{name: value for name, value in asdict(rows.stratum).items() if name not in ("name", "first")},
             "source": rows.name,
-            "padding_share": rows.stratum.padding / (rows.stratum.rows * loader.seq_len),
+            "unfilled_share": rows.stratum.unfilled / (rows.stratum.rows * loader.seq_len),
             "epochs": epochs[rows.name],
         }
         for rows in loader.strata
@@ -124,7 +124,7 @@ def _print(content: dict[str, Any], seq_len: int) -> None:
     for row in content["strata"]:
         counts = [f"{row[name]:,}" for name in ("documents", "cut", "tokens", "rows")]
         table.add_row(
-            row["source"], *counts, f"{row['padding_share']:.2%}", f"{row['dropped']:,}", f"{row['epochs']:.2f}"
+            row["source"], *counts, f"{row['unfilled_share']:.2%}", f"{row['dropped']:,}", f"{row['epochs']:.2f}"
         )
     console.print(table)
     for corpus, lengths in content["lengths"].items():

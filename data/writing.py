@@ -26,7 +26,7 @@ _SEVERAL = 3  # holes that are sure to fit where there may be several
 
 
 @dataclass(frozen=True)
-class Costs:
+class Overhead:
     """Positions of a row that are not text: of each segment, of a hole, between two files without paths."""
 
     segment: int
@@ -64,7 +64,7 @@ class Written:
         return len(self.ids) - 1
 
 
-def costs(family: Family, tokenizer: Tokenizer, data: DataConfig) -> Costs:
+def overhead(family: Family, tokenizer: Tokenizer, data: DataConfig) -> Overhead:
     """Positions to set aside for what is not text."""
     hole = 0
     if data.fim.rate and family.fim:
@@ -72,9 +72,9 @@ def costs(family: Family, tokenizer: Tokenizer, data: DataConfig) -> Costs:
         several = 3 * _SEVERAL if data.fim.spans.several else 0
         hole = max(sentinels, several) + _SLACK
     if family.repository is None:
-        return Costs(len(family.start), hole, 0)
+        return Overhead(len(family.start), hole, 0)
     one, two = (len(formats.repository(family, tokenizer, "", [File(None, [0])] * count).ids) for count in (1, 2))
-    return Costs(len(family.start), hole, two - one - 1)
+    return Overhead(len(family.start), hole, two - one - 1)
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,15 @@ class Writer:
     def _repository(self, parts: Sequence[Part], holes: Mapping[int, Dug], named: bool, complete: bool) -> Written:
         """Files one after the other, any of them with a hole; one without a path is just its text."""
         ends = complete or len(parts) - 1 in holes
-        texts = [self._ids(part) for part in parts]
         document, start, stop = parts[-1]
         ahead = not ends and stop < int(self.store.documents["tokens"][document])
-        if ahead:
-            texts[-1] = self._ids((document, start, stop + 1))
+        read = [*parts[:-1], (document, start, stop + ahead)]
         if self.level == "file" and not named and not holes:
-            rendered = formats.text(self.family, self.tokenizer, texts[0], end=ends)
+            rendered = formats.text(self.family, self.tokenizer, self._ids(read[0]), end=ends)
             return Written(rendered.ids, rendered.roles, tuple(parts), ahead=ahead)
         files = [
-            File(self._path(part, named), _hole(holes[n]) if n in holes else texts[n]) for n, part in enumerate(parts)
+            File(self._path(part, named), _hole(holes[n]) if n in holes else self._ids(part))
+            for n, part in enumerate(read)
         ]
         rendered = formats.repository(self.family, self.tokenizer, self._name(parts, named), files, end=ends)
         return Written(rendered.ids, rendered.roles, tuple(parts), ahead=ahead)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from codelm import formats
 from codelm.data_config import FimConfig, SpansConfig
 from codelm.formats import Role
-from data.fim import Digger, Dug, filled
+from data.fim import Digger, Dug
 from data.spans import NoSpan
 from tests.data.batches import EVERY_CHOOSER, Batches
 
@@ -22,6 +22,11 @@ TEXTS = st.text(st.sampled_from("ab_ (){}=:.,\n\t\r\"'é日🎉0"), min_size=1, 
 
 def only(chooser: str) -> SpansConfig:
     return SpansConfig(**{name: float(name == chooser) for name in CHOOSERS})
+
+
+def filled(dug: Dug) -> str:
+    """The text again."""
+    return "".join(part + middle for part, middle in zip(dug.parts, (*dug.middles, ""), strict=True))
 
 
 def digger(batches: Batches, chooser: str = "", **fim: object) -> Digger:
