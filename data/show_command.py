@@ -3,20 +3,18 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from codelm.commandline import ConfigOption, parse_with_config
-from codelm.config import resolve
+from codelm.commandline import parse_with_config
 from codelm.errors import UserError
 from codelm.formats import Role
 from codelm.tokenizer import Tokenizer
-from data import inputs, tokenizing
-from data.loader import Loader, Row, make
+from data.loader import Loader, Row
+from data.loader_options import LoaderOptions
 from data.rows import PADDING
 from data.writing import Written
 
@@ -34,31 +32,23 @@ MARKS = "⟦⟧"  # around what is filled in or replied, where there are no colo
 
 
 @dataclass(frozen=True)
-class ShowOptions:
+class ShowOptions(LoaderOptions):
     """Print a row of the training data as the model sees it, and where it is from.
 
     On a terminal in colours: prefix, suffix, middle, sentinels, paths and other files; what is not learnt is struck
-    through. Elsewhere middles and replies stand between ⟦ and ⟧.
+    through. Elsewhere middles and replies stand between ⟦ and ⟧. JSON: tokens, targets, loss_weights, positions,
+    segment_ids, sources.
     """
 
-    config: ConfigOption
     row: int = 0
     """Number of the row among all rows of the run: row r of step s is s * data.batch_size + r."""
-    json: bool = False
-    """Print JSON: tokens, targets, loss_weights, positions, segment_ids, sources."""
-    split: str = "train"
-    """Split of the corpora."""
-    dir: Path = inputs.RUNS
-    """Folder of runs: the run's corpus and tokenizer are made there if they are missing."""
-    cache: Path = tokenizing.CACHE
-    """Folder for tokens and rows, which are made once."""
 
 
 def show(argv: list[str], prog: str) -> None:
     options = parse_with_config(ShowOptions, argv, prog)
     if options.row < 0:
         raise UserError(f"--row counts from 0, not {options.row}")
-    loader = loader_of(options)
+    loader = options.loader()
     row = loader.row(options.row)
     if options.json:
         print(json.dumps(_content(row, loader)))
@@ -66,14 +56,6 @@ def show(argv: list[str], prog: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for line in _lines(row, loader, marks="" if console.is_terminal else MARKS):
         console.print(line)
-
-
-def loader_of(options: Any) -> Loader:
-    """The loader of a command's config, with its corpus and tokenizer made first where they are missing."""
-    config = resolve(options.config)
-    corpus = inputs.own_corpus(config, options.dir) if inputs.needs_own_corpus(config) else None
-    tokenizer = inputs.tokenizer(config, corpus, options.dir)
-    return make(config, str(corpus.folder) if corpus else "", tokenizer, split=options.split, cache=options.cache)
 
 
 def _content(row: Row, loader: Loader) -> dict[str, Any]:

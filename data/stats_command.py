@@ -4,48 +4,38 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from codelm.commandline import ConfigOption, parse_with_config
+from codelm.commandline import parse_with_config
 from codelm.config import resolve
 from codelm.errors import UserError
 from codelm.progress import Bar
-from data import arrangement, file_order, inputs, tokenizing
+from data import arrangement, file_order
 from data.loader import Loader, Row
+from data.loader_options import LoaderOptions
 from data.rows import PADDING
-from data.show_command import loader_of
 
 LEVELS = {"file": "files", "repository": "repositories", "chat": "conversations"}
 _BAR = 40  # characters of the longest bar
 
 
 @dataclass(frozen=True)
-class StatsOptions:
+class StatsOptions(LoaderOptions):
     """Print rows, padding and lengths of each source, and from a sample of rows: holes, fallbacks, dependencies."""
 
-    config: ConfigOption
     rows: int = 1000
     """Rows to look at, evenly over the run."""
-    json: bool = False
-    """Print JSON."""
-    split: str = "train"
-    """Split of the corpora."""
-    dir: Path = inputs.RUNS
-    """Folder of runs: the run's corpus and tokenizer are made there if they are missing."""
-    cache: Path = tokenizing.CACHE
-    """Folder for tokens and rows, which are made once."""
 
 
 def stats(argv: list[str], prog: str) -> None:
     options = parse_with_config(StatsOptions, argv, prog)
     if options.rows < 1:
         raise UserError(f"--rows must be at least 1, not {options.rows}")
-    loader, steps = loader_of(options), resolve(options.config).train.steps
+    loader, steps = options.loader(), resolve(options.config).train.steps
     content = {"strata": _strata(loader, steps), "lengths": _lengths(loader), "sample": _sample(loader, options, steps)}
     if options.json:
         print(json.dumps(content, indent=1))
