@@ -13,10 +13,10 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codelm import formats, languages
+from codelm import formats
+from codelm.config_checks import lookup, require, validate_corpus, validate_data
 from codelm.corpus_config import CorpusConfig
-from codelm.data_config import DataConfig, SourceConfig
-from codelm.errors import UserError, nearest
+from codelm.data_config import DataConfig
 
 # Fields that say where or how an experiment runs, not what it computes: they stay out of the fingerprint.
 WHERE_IT_RUNS = ("name", "mesh", "model.remat", "model.attention", "corpus.benchmarks")
@@ -262,38 +262,38 @@ def resolve(config: Config) -> Config:
 def _check_dials(config: Config) -> None:
     """Sizes that the dial divides by must be sane before it runs."""
     for path in ("model.depth", "tokenizer.vocab_size"):
-        _require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
+        require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
     for name in ("width", "heads", "kv_heads", "head_dim", "mlp_width", "vocab_size", "max_seq_len"):
         size = getattr(config.model, name)
-        _require(size >= 0, f"model.{name} must be at least 1 (or 0: set for you), not {size}")
+        require(size >= 0, f"model.{name} must be at least 1 (or 0: set for you), not {size}")
 
 
 def validate(config: Config) -> None:
     """Refuse impossible combinations, each with one line that names the fields and what to change."""
     model, data, train = config.model, config.data, config.train
     for path in ("data.seq_len", "data.batch_size", "train.steps"):
-        _require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
-    _require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
+        require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
+    require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
     for path in ("train.learning_rate", "train.grad_clip", "model.rope.theta", "model.norm_eps"):
         value = lookup(config, path)
-        _require(0 < value < math.inf, f"{path} must be a positive number, not {value}")
+        require(0 < value < math.inf, f"{path} must be a positive number, not {value}")
     for path in ("train.beta1", "train.beta2"):
-        _require(0 <= lookup(config, path) < 1, f"{path} must be in [0, 1), not {lookup(config, path)}")
-    _require(0 <= train.decay_fraction <= 1, f"train.decay_fraction must be in [0, 1], not {train.decay_fraction}")
-    _require(train.weight_decay >= 0, f"train.weight_decay must be at least 0, not {train.weight_decay}")
-    _require(train.warmup_steps >= 0, f"train.warmup_steps must be at least 0, not {train.warmup_steps}")
-    _require(
+        require(0 <= lookup(config, path) < 1, f"{path} must be in [0, 1), not {lookup(config, path)}")
+    require(0 <= train.decay_fraction <= 1, f"train.decay_fraction must be in [0, 1], not {train.decay_fraction}")
+    require(train.weight_decay >= 0, f"train.weight_decay must be at least 0, not {train.weight_decay}")
+    require(train.warmup_steps >= 0, f"train.warmup_steps must be at least 0, not {train.warmup_steps}")
+    require(
         model.heads % model.kv_heads == 0,
         f"model.heads={model.heads} is not divisible by model.kv_heads={model.kv_heads}; "
         f"use one of {divisors(model.heads)}",
     )
-    _require(model.head_dim % 2 == 0, f"model.head_dim={model.head_dim} must be even: rotary embedding turns pairs")
-    _require(
+    require(model.head_dim % 2 == 0, f"model.head_dim={model.head_dim} must be even: rotary embedding turns pairs")
+    require(
         model.vocab_size >= config.tokenizer.vocab_size,
         f"model.vocab_size={model.vocab_size} is smaller than tokenizer.vocab_size={config.tokenizer.vocab_size}",
     )
-    _validate_corpus(config.corpus)
-    _validate_data(data)
+    validate_corpus(config.corpus)
+    validate_data(data)
     formats.family(config.tokenizer.family)
     _validate_rope(model.rope)
     _validate_windows(model)
@@ -301,74 +301,13 @@ def validate(config: Config) -> None:
     _validate_mesh(config.mesh, model, data)
 
 
-def _validate_corpus(corpus: CorpusConfig) -> None:
-    _require(len(corpus.sources) > 0, "corpus.sources is empty: name at least one, for example stdlib")
-    for path in ("validation", "quality.min_alphabetic", "quality.max_repeated_lines"):
-        share = lookup(corpus, path)
-        _require(0 <= share <= 1, f"corpus.{path} must be between 0 and 1, not {share}")
-    _require(0 < corpus.dedup.threshold <= 1, f"corpus.dedup.threshold must be in (0, 1], not {corpus.dedup.threshold}")
-    for path in ("dedup.permutations", "dedup.shingle", "quality.max_bytes"):
-        _require(lookup(corpus, path) >= 1, f"corpus.{path} must be at least 1, not {lookup(corpus, path)}")
-    _validate_languages("corpus.languages", corpus.languages)
-
-
-def _validate_languages(path: str, names: tuple[str, ...]) -> None:
-    for name in names:
-        near = nearest(name, sorted(languages.LANGUAGES))
-        _require(name in languages.LANGUAGES, f"{path} has no language '{name}'; nearest: '{near}'")
-
-
-def _validate_data(data: DataConfig) -> None:
-    for path in ("fim.rate", "fim.spm", "fim.empty", "metadata"):
-        share = lookup(data, path)
-        _require(0 <= share <= 1, f"data.{path} must be between 0 and 1, not {share}")
-    spans = dataclasses.asdict(data.fim.spans)
-    for name, share in spans.items():
-        _require(0 <= share < math.inf, f"data.fim.spans.{name} must be a share of at least 0, not {share}")
-    _require(data.fim.rate == 0 or sum(spans.values()) > 0, "data.fim.spans are all 0: give one a share, or fim.rate 0")
-    for path in ("fim.causal_context", "long_tokens"):
-        _require(lookup(data, path) >= 0, f"data.{path} must be at least 0, not {lookup(data, path)}")
-    for path in ("temperature", "long_weight"):
-        _require(0 < lookup(data, path) < math.inf, f"data.{path} must be a positive number, not {lookup(data, path)}")
-    _require(data.long_weight == 1 or data.long_tokens > 0, "data.long_weight needs data.long_tokens: what long means")
-    steps = list(data.boundaries)
-    _require(
-        steps == sorted(set(steps)) and (not steps or steps[0] > 0),
-        f"data.boundaries must be rising steps above 0, not {data.boundaries}",
-    )
-    _require(len(data.sources) > 0, "data.sources is empty: name at least one")
-    for n, source in enumerate(data.sources):
-        _validate_source(f"data.sources.{n}", source, len(steps) + 1)
-    for part in range(len(steps) + 1):
-        _require(
-            any(source.weight[min(part, len(source.weight) - 1)] > 0 for source in data.sources),
-            f"every weight in part {part} of the mixture is 0: give a source of data.sources a share",
-        )
-
-
-def _validate_source(path: str, source: SourceConfig, parts: int) -> None:
-    _require(
-        len(source.weight) in (1, parts),
-        f"{path}.weight has {len(source.weight)} values, but data.boundaries cuts the run into {parts}: give one for "
-        "each part, or one for all",
-    )
-    for weight in source.weight:
-        _require(0 <= weight < math.inf, f"{path}.weight must be a share of at least 0, not {weight}")
-    _require(
-        source.level != "chat" or not source.languages,
-        f"{path}.languages are of code, and conversations have none: leave them out",
-    )
-    _require(source.level != "chat" or source.corpus != "", f"{path}.level=chat needs {path}.corpus: a JSONL file")
-    _validate_languages(f"{path}.languages", source.languages)
-
-
 def _validate_rope(rope: RopeConfig) -> None:
-    _require(rope.factor >= 1, f"model.rope.factor must be at least 1, not {rope.factor}")
-    _require(
+    require(rope.factor >= 1, f"model.rope.factor must be at least 1, not {rope.factor}")
+    require(
         rope.scaling in ("none", "linear") or rope.original_seq_len >= 1,
         f"model.rope.scaling={rope.scaling} needs model.rope.original_seq_len, the length the model was trained at",
     )
-    _require(
+    require(
         rope.scaling != "llama3" or rope.high_freq_factor > rope.low_freq_factor,
         f"model.rope.high_freq_factor={rope.high_freq_factor} must be above "
         f"model.rope.low_freq_factor={rope.low_freq_factor}",
@@ -378,9 +317,9 @@ def _validate_rope(rope: RopeConfig) -> None:
 def _validate_windows(model: ModelConfig) -> None:
     for name in ("sliding_window", "window_from_layer", "full_attention_every"):
         size = getattr(model, name)
-        _require(size >= 0, f"model.{name} must be at least 0, not {size}")
+        require(size >= 0, f"model.{name} must be at least 0, not {size}")
     for name in ("window_from_layer", "full_attention_every"):
-        _require(
+        require(
             model.sliding_window > 0 or getattr(model, name) == 0,
             f"model.{name}={getattr(model, name)} needs model.sliding_window > 0",
         )
@@ -388,23 +327,23 @@ def _validate_windows(model: ModelConfig) -> None:
 
 def _validate_moe(moe: MoEConfig) -> None:
     if moe.experts == 0:
-        _require(moe.shared_experts == 0, "model.moe.shared_experts needs model.moe.experts > 0")
+        require(moe.shared_experts == 0, "model.moe.shared_experts needs model.moe.experts > 0")
         return
-    _require(moe.experts > 0, f"model.moe.experts must be at least 0, not {moe.experts}")
-    _require(
+    require(moe.experts > 0, f"model.moe.experts must be at least 0, not {moe.experts}")
+    require(
         1 <= moe.top_k <= moe.experts,
         f"model.moe.top_k={moe.top_k} must be between 1 and model.moe.experts={moe.experts}",
     )
-    _require(moe.shared_experts >= 0, f"model.moe.shared_experts must be at least 0, not {moe.shared_experts}")
-    _require(moe.expert_width >= 1, f"model.moe.expert_width must be at least 1, not {moe.expert_width}")
+    require(moe.shared_experts >= 0, f"model.moe.shared_experts must be at least 0, not {moe.shared_experts}")
+    require(moe.expert_width >= 1, f"model.moe.expert_width must be at least 1, not {moe.expert_width}")
 
 
 def _validate_mesh(mesh: MeshConfig, model: ModelConfig, data: DataConfig) -> None:
     sizes = dataclasses.asdict(mesh)
     for axis, size in sizes.items():
-        _require(size >= 1 or size == -1, f"mesh.{axis} must be at least 1 (or -1: the rest), not {size}")
+        require(size >= 1 or size == -1, f"mesh.{axis} must be at least 1 (or -1: the rest), not {size}")
     rest = [axis for axis, size in sizes.items() if size == -1]
-    _require(len(rest) <= 1, f"only one mesh axis may be -1 (the rest), not {' and '.join(rest)}")
+    require(len(rest) <= 1, f"only one mesh axis may be -1 (the rest), not {' and '.join(rest)}")
     split = [
         ("mesh.context", mesh.context, "data.seq_len", data.seq_len),
         ("mesh.tensor", mesh.tensor, "model.kv_heads", model.kv_heads),
@@ -417,9 +356,9 @@ def _validate_mesh(mesh: MeshConfig, model: ModelConfig, data: DataConfig) -> No
     if model.moe.experts:
         split.append(("mesh.expert", mesh.expert, "model.moe.experts", model.moe.experts))
     else:
-        _require(mesh.expert in (1, -1), f"mesh.expert={mesh.expert} needs a mixture of experts (model.moe.experts)")
+        require(mesh.expert in (1, -1), f"mesh.expert={mesh.expert} needs a mixture of experts (model.moe.experts)")
     for axis, size, path, value in split:
-        _require(size == -1 or value % size == 0, f"{axis}={size} does not divide {path}={value}")
+        require(size == -1 or value % size == 0, f"{axis}={size} does not divide {path}={value}")
 
 
 def mesh_shape(config: Config, devices: int) -> dict[str, int]:
@@ -428,19 +367,19 @@ def mesh_shape(config: Config, devices: int) -> dict[str, int]:
     fixed = math.prod(size for size in sizes.values() if size != -1)
     shown = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size != 1) or "1"
     if -1 in sizes.values():
-        _require(
+        require(
             devices % fixed == 0 and devices >= fixed,
             f"mesh {shown} needs a multiple of {fixed} devices, but there are {devices}",
         )
         sizes = {axis: devices // fixed if size == -1 else size for axis, size in sizes.items()}
     else:
-        _require(
+        require(
             fixed == devices,
             f"mesh {shown} needs {fixed} devices, but there are {devices}; set one axis to -1 to use them all",
         )
     _validate_mesh(MeshConfig(**sizes), config.model, config.data)
     row_shards = sizes["data"] * sizes["fsdp"] * sizes["expert"]
-    _require(
+    require(
         config.data.batch_size % row_shards == 0,
         f"data.batch_size={config.data.batch_size} does not divide over mesh data x fsdp x expert = {row_shards}",
     )
@@ -474,20 +413,13 @@ def field_paths(cls: type, prefix: str = "") -> list[str]:
     return paths
 
 
-def lookup(config: Any, path: str) -> Any:
-    """The value at a dotted path."""
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
-
-
 def checked(value: Any, path: str, kind: Any) -> Any:
     """The value if it is of its annotated type, which Python does not check; integers made float where one is meant."""
     if dataclasses.is_dataclass(kind):
-        _require(type(value) is kind, f"{path} takes {describe_type(kind)}, not {value!r}")
+        require(type(value) is kind, f"{path} takes {describe_type(kind)}, not {value!r}")
         fields = field_types(kind).items()
         return kind(**{name: checked(getattr(value, name), f"{path}.{name}".lstrip("."), of) for name, of in fields})
-    _require(_is_instance(value, kind), f"{path} takes {describe_type(kind)}, not {value!r}")
+    require(_is_instance(value, kind), f"{path} takes {describe_type(kind)}, not {value!r}")
     if typing.get_origin(kind) is tuple:
         of = typing.get_args(kind)[0]
         return tuple(checked(item, f"{path}.{n}", of) for n, item in enumerate(value))
@@ -526,8 +458,3 @@ def divisors(n: int) -> list[int]:
 
 def _round_up(value: float, multiple: int) -> int:
     return math.ceil(value / multiple) * multiple
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
