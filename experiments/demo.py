@@ -22,12 +22,13 @@ from codelm.errors import UserError
 from codelm.lm import LM
 from codelm.model import Transformer, create
 from codelm.tokenizer import Tokenizer
-from data import inputs
+from data import inputs, tokenizing
 from data.dataset import Corpus
 from data.loader import Loader, make
 from train.step import loss, make_step, optimizer
 
 RUNS = Path("runs")
+CACHE = tokenizing.CACHE  # where `codelm data show` finds what was made here
 BATCHES = 8  # of held-out text
 PROMPTS = ("def __init__(self, ", "import ", "    for ")
 HOLE = ("def mean(values):\n    total = ", "\n    return total / len(values)\n")
@@ -60,11 +61,10 @@ def say_what_it_is(corpus: Corpus) -> None:
 
 def loaders(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> tuple[Loader, Loader]:
     """Of what is trained on, and of held-out text as it is, without holes or paths."""
-    cache = inputs.run_folder(config, RUNS) / "cache"
     plain = dataclasses.replace(config.data, fim=FimConfig(rate=0.0), metadata=0.0)
-    seen = make(config, str(corpus.folder), tokenizer, cache=cache)
+    seen = make(config, str(corpus.folder), tokenizer, cache=CACHE)
     held_out = dataclasses.replace(config, data=plain)
-    unseen = make(held_out, str(corpus.folder), tokenizer, split="validation", cache=cache)
+    unseen = make(held_out, str(corpus.folder), tokenizer, split="validation", cache=CACHE)
     for name, loader in (("train", seen), ("validation", unseen)):
         ((stratum,), rows) = ([rows.stratum for rows in loader.strata], loader.seq_len)
         print(f"{name}: {stratum.documents} files, {stratum.tokens / 1e6:.2f}M tokens in rows of {rows}")

@@ -141,6 +141,7 @@ def test_the_demo_shows_what_it_trained(
     )
     monkeypatch.setattr(config_io, "load", lambda path: small)
     monkeypatch.setattr(demo, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(demo, "CACHE", tmp_path / "cache")
     demo.main()
     out = capsys.readouterr().out
     assert "corpus: 80 files" in out
