@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from codelm import formats
-from codelm.config_checks import lookup, require, validate_corpus, validate_data
+from codelm.config_checks import lookup, require, validate_corpus, validate_data, validate_training
 from codelm.corpus_config import CorpusConfig
 from codelm.data_config import DataConfig
+from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig, TrainConfig
 
 # Fields that say where or how an experiment runs, not what it computes: they stay out of the fingerprint.
-WHERE_IT_RUNS = ("name", "mesh", "model.remat", "model.attention", "corpus.benchmarks")
+WHERE_IT_RUNS = ("name", "mesh", "model.remat", "model.attention", "corpus.benchmarks", "checkpoint", "track")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class ModelConfig:
     """Every n-th layer does not slide (Gemma 2: 2); 0 = all slide."""
     rope: RopeConfig = RopeConfig()
     moe: MoEConfig = MoEConfig()
+    mtp_heads: int = 0
+    """Heads that predict the second next token, the third, and so on; training learns more, and serving can draft."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Storage of the parameters."""
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -156,28 +159,6 @@ class TokenizerConfig:
     """Prompt format in which documents are written (codelm/format_table.py); ours unless the tokenizer is imported."""
     vocab_size: int = 32_768
     """Pieces of the trained tokenizer, or of the one at path."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Optimization: AdamW, linear warm-up, then linear decay to zero over the last part."""
-
-    steps: int = 1000
-    """Optimizer steps."""
-    learning_rate: float = 0.0
-    """Peak learning rate; 0 = from the width: 6e-4 at 768, falling with its square root."""
-    warmup_steps: int = 100
-    """Steps of linear warm-up."""
-    decay_fraction: float = 0.2
-    """Last share of the steps over which the rate falls linearly to zero."""
-    weight_decay: float = 0.1
-    """Decoupled weight decay on matrices; norms and embeddings have none."""
-    beta1: float = 0.9
-    """AdamW: memory of the gradient."""
-    beta2: float = 0.95
-    """AdamW: memory of its square."""
-    grad_clip: float = 1.0
-    """Largest global gradient norm."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +189,11 @@ class Config:
     tokenizer: TokenizerConfig = TokenizerConfig()
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = field(default_factory=TrainConfig)
+    midtrain: MidtrainConfig = field(default_factory=MidtrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
@@ -253,7 +238,10 @@ def resolve(config: Config) -> Config:
     _check_dials(config)
     model = dial(config.model, config.tokenizer.vocab_size)
     model = dataclasses.replace(model, max_seq_len=model.max_seq_len or config.data.seq_len)
-    rate = config.train.learning_rate or dial_learning_rate(model.width)
+    base = config.train.mup_base_width
+    if base and model.logit_multiplier == 1.0:
+        model = dataclasses.replace(model, logit_multiplier=base / model.width)
+    rate = config.train.learning_rate or dial_learning_rate(base or model.width)
     resolved = dataclasses.replace(config, model=model, train=dataclasses.replace(config.train, learning_rate=rate))
     validate(resolved)
     return resolved
@@ -270,18 +258,15 @@ def _check_dials(config: Config) -> None:
 
 def validate(config: Config) -> None:
     """Refuse impossible combinations, each with one line that names the fields and what to change."""
-    model, data, train = config.model, config.data, config.train
-    for path in ("data.seq_len", "data.batch_size", "train.steps"):
+    model, data = config.model, config.data
+    for path in ("data.seq_len", "data.batch_size"):
         require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
     require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")
-    for path in ("train.learning_rate", "train.grad_clip", "model.rope.theta", "model.norm_eps"):
+    for path in ("model.rope.theta", "model.norm_eps"):
         value = lookup(config, path)
         require(0 < value < math.inf, f"{path} must be a positive number, not {value}")
-    for path in ("train.beta1", "train.beta2"):
-        require(0 <= lookup(config, path) < 1, f"{path} must be in [0, 1), not {lookup(config, path)}")
-    require(0 <= train.decay_fraction <= 1, f"train.decay_fraction must be in [0, 1], not {train.decay_fraction}")
-    require(train.weight_decay >= 0, f"train.weight_decay must be at least 0, not {train.weight_decay}")
-    require(train.warmup_steps >= 0, f"train.warmup_steps must be at least 0, not {train.warmup_steps}")
+    require(model.mtp_heads >= 0, f"model.mtp_heads must be at least 0, not {model.mtp_heads}")
+    validate_training(config)
     require(
         model.heads % model.kv_heads == 0,
         f"model.heads={model.heads} is not divisible by model.kv_heads={model.kv_heads}; "
@@ -296,6 +281,7 @@ def validate(config: Config) -> None:
     validate_data(data)
     formats.family(config.tokenizer.family)
     _validate_rope(model.rope)
+    _validate_length(model, data.seq_len)
     _validate_windows(model)
     _validate_moe(model.moe)
     _validate_mesh(config.mesh, model, data)
@@ -311,6 +297,21 @@ def _validate_rope(rope: RopeConfig) -> None:
         rope.scaling != "llama3" or rope.high_freq_factor > rope.low_freq_factor,
         f"model.rope.high_freq_factor={rope.high_freq_factor} must be above "
         f"model.rope.low_freq_factor={rope.low_freq_factor}",
+    )
+
+
+def _validate_length(model: ModelConfig, seq_len: int) -> None:
+    """Rows must not be longer than positions can tell apart."""
+    rope, longest = model.rope, model.max_seq_len
+    require(
+        seq_len <= longest,
+        f"data.seq_len={seq_len} is longer than model.max_seq_len={longest}; raise that (0 = the length of rows)",
+    )
+    reach = round(rope.factor * rope.original_seq_len)
+    require(
+        rope.scaling in ("none", "dynamic") or not rope.original_seq_len or seq_len <= reach,
+        f"data.seq_len={seq_len} is longer than model.rope.scaling={rope.scaling} allows: model.rope.factor="
+        f"{rope.factor:g} times model.rope.original_seq_len={rope.original_seq_len} is {reach}; raise the factor",
     )
 
 

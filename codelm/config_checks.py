@@ -1,4 +1,4 @@
-"""Impossible corpora and batches, each refused with one line that names the fields and what to change."""
+"""Impossible corpora, batches and training, each refused with one line that names the fields and what to change."""
 
 import dataclasses
 import math
@@ -81,3 +81,42 @@ def _validate_source(path: str, source: SourceConfig, parts: int) -> None:
     )
     require(source.level != "chat" or source.corpus != "", f"{path}.level=chat needs {path}.corpus: a JSONL file")
     _validate_languages(f"{path}.languages", source.languages)
+
+
+def validate_training(config: Any) -> None:
+    """Of a whole config: training goes with its batches."""
+    train, guard = config.train, config.train.guard
+    least = {
+        "train": ("steps", "accumulate", "guard.window", "guard.in_a_row"),
+        "evaluation": ("batches", "infill_tokens"),
+        "checkpoint": ("every", "keep_last"),
+        "track": ("every",),
+    }
+    for group, names in least.items():
+        for path in (f"{group}.{name}" for name in names):
+            require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
+    natural = {
+        "train": ("warmup_steps", "batch_warmup_steps", "weight_decay", "z_loss", "mtp_weight", "mup_base_width"),
+        "train.guard": ("deviations", "most"),
+        "midtrain": ("steps", "seq_len", "batch_size", "rope_theta", "learning_rate", "warmup_steps"),
+        "evaluation": ("every", "infill_every", "infill_examples"),
+        "checkpoint": ("keep_every",),
+    }
+    for group, names in natural.items():
+        for path in (f"{group}.{name}" for name in names):
+            value = lookup(config, path)
+            require(0 <= value < math.inf, f"{path} must be at least 0, not {value}")
+    for path in ("train.learning_rate", "train.grad_clip", "train.epsilon"):
+        value = lookup(config, path)
+        require(0 < value < math.inf, f"{path} must be a positive number, not {value}")
+    for path in ("train.beta1", "train.beta2", "train.momentum"):
+        require(0 <= lookup(config, path) < 1, f"{path} must be in [0, 1), not {lookup(config, path)}")
+    for path in ("train.decay_fraction", "train.final_fraction"):
+        require(0 <= lookup(config, path) <= 1, f"{path} must be in [0, 1], not {lookup(config, path)}")
+    parts, rows = train.accumulate, config.data.batch_size
+    require(rows % parts == 0, f"train.accumulate={parts} does not divide data.batch_size={rows}")
+    require(
+        train.batch_warmup_steps == 0 or parts > 1,
+        "train.batch_warmup_steps grows the batch by parts: set train.accumulate to their number",
+    )
+    require(guard.in_a_row <= guard.most, f"train.guard.most={guard.most} is below train.guard.in_a_row")

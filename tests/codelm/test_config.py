@@ -125,6 +125,7 @@ def test_help_names_every_field_and_says_what_it_is(capsys: pytest.CaptureFixtur
 
 def test_every_config_field_is_documented() -> None:
     files = {"corpus": "corpus_config.py", "data": "data_config.py"}
+    files |= dict.fromkeys(("train", "midtrain", "evaluation", "checkpoint", "track"), "train_config.py")
     sources = [f"data.sources.{name}" for name in field_types(SourceConfig)]
     for path in [*field_paths(Config), *sources]:
         leaf = path.split(".")[-1]
