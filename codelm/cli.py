@@ -10,6 +10,7 @@ from codelm.errors import UserError, nearest
 
 # verb → (module:function, what it does). A function takes (argv, prog) and prints its result.
 VERBS: dict[str, tuple[str, str]] = {
+    "compare": ("experiments.compare:compare", "a table of runs with the fields that differ, and their curves"),
     "config show": ("codelm.config_command:show", "print a config resolved: every field, parameters, FLOPs, KV bytes"),
     "data build": ("data.command:build", "make a clean, deduplicated corpus out of code"),
     "data report": ("data.command:report", "check a corpus and show what is in it and what was dropped, as a page"),
@@ -17,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data stats": ("data.stats_command:stats", "padding, lengths, holes and dependencies of the training data"),
     "import": ("codelm.model_commands:import_", "make a checkpoint of a Hugging Face folder"),
     "export": ("codelm.model_commands:export", "make a Hugging Face folder of a run or checkpoint"),
+    "sweep": ("experiments.sweep_command:sweep", "run the configs of a sweep, or print a command for each"),
     "tokenizer train": ("codelm.tokenizer_command:train", "train a tokenizer for code on files and folders"),
     "tokenizer inspect": ("codelm.tokenizer_command:inspect", "what a tokenizer holds, and bytes/token on real text"),
     "tokenizer extend": ("codelm.tokenizer_command:extend", "add pieces to a tokenizer"),

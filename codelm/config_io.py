@@ -23,27 +23,29 @@ def load(path: str | Path) -> Config:
         raise UserError(f"no config at {path}{_near_file(path)}")
     if path.suffix not in (".py", ".json"):
         raise UserError(f"{path} is neither a Python file nor a JSON file; a config is one of them")
-    config = _load_python(path) if path.suffix == ".py" else from_json(path.read_text())
+    config = from_python(path, "config", Config) if path.suffix == ".py" else from_json(path.read_text())
     return checked(config, "", Config)
 
 
-def _load_python(path: Path) -> Config:
-    spec = importlib.util.spec_from_file_location(f"codelm_config_{path.stem}", path)
+def from_python[Returned](path: Path, function: str, kind: type[Returned]) -> Returned:
+    """What a function of a Python file returns; a mistake in the file is told in one line with its place."""
+    spec = importlib.util.spec_from_file_location(f"codelm_{function}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if not callable(getattr(module, "config", None)):
-            raise UserError(f"{path} does not define `def config() -> Config`")
-        config = module.config()
+        if not callable(getattr(module, function, None)):
+            raise UserError(f"{path} does not define `def {function}() -> {kind.__name__}`")
+        returned = getattr(module, function)()
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{_where(error, path)}: {_explain(error)}") from error
-    if not isinstance(config, Config):
-        raise UserError(f"{path}: config() returned {type(config).__name__}, not codelm.config.Config")
-    return config
+    if not isinstance(returned, kind):
+        wanted = f"{kind.__module__}.{kind.__name__}"
+        raise UserError(f"{path}: {function}() returned {type(returned).__name__}, not {wanted}")
+    return returned
 
 
 def _near_file(path: Path) -> str:

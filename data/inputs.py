@@ -19,6 +19,7 @@ from data.dataset import Corpus
 from data.plan import Settings
 
 RUNS = Path("runs")
+CORPUS = "corpus"  # in the run's folder
 
 
 def run_folder(config: Config, runs: Path = RUNS) -> Path:
@@ -28,7 +29,7 @@ def run_folder(config: Config, runs: Path = RUNS) -> Path:
 def own_corpus(config: Config, runs: Path = RUNS) -> Corpus:
     """The corpus of the config: the one in the run's folder, or built anew where that was made by another config."""
     benchmarks = config.corpus.benchmarks or os.environ.get("CODELM_BENCHMARKS", "")
-    out = run_folder(config, runs) / "corpus"
+    out = run_folder(config, runs) / CORPUS
     if (out / dataset.MANIFEST).exists():
         found = dataset.load(out)
         same = found.manifest.get("fingerprint") == manifest.fingerprint(config.corpus)
@@ -47,12 +48,17 @@ def tokenizer(config: Config, corpus: Corpus | None, runs: Path = RUNS) -> Token
     """The one that the config names, or one learnt on the corpus, which is kept."""
     if config.tokenizer.path or corpus is None:
         return tokenizers.load(config.tokenizer.path)
-    known = f"{corpus.manifest['digest']} {config.tokenizer.vocab_size} {tokenizers.OWN_SPECIALS}"
-    path = run_folder(config, runs) / f"tokenizer-{hashlib.sha256(known.encode()).hexdigest()[:8]}.model"
+    path = tokenizer_path(config, corpus, runs)
     if not path.exists():
         print(f"learning a tokenizer of {config.tokenizer.vocab_size:,} pieces: {path}", file=sys.stderr)
         write_atomically(path, _learn(corpus, config.tokenizer.vocab_size))
     return from_proto(path.read_bytes(), str(path))
+
+
+def tokenizer_path(config: Config, corpus: Corpus, runs: Path = RUNS) -> Path:
+    """Where the one learnt on the corpus is kept; its name tells what it was learnt from."""
+    known = f"{corpus.manifest['digest']} {config.tokenizer.vocab_size} {tokenizers.OWN_SPECIALS}"
+    return run_folder(config, runs) / f"tokenizer-{hashlib.sha256(known.encode()).hexdigest()[:8]}.model"
 
 
 def _learn(corpus: dataset.Corpus, vocab_size: int) -> bytes:

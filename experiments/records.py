@@ -1,0 +1,64 @@
+"""What runs have left in their folders: config, result, metrics."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codelm import config_io
+from codelm.config import Config
+from codelm.errors import UserError
+
+CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run. Without a result it is not finished."""
+
+    folder: Path
+    config: Config
+    result: dict[str, Any]
+    metrics: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def load(folder: Path) -> Record:
+    return Record(folder, config_io.load(folder / CONFIG), result(folder), _metrics(folder / METRICS))
+
+
+def load_all(paths: list[Path]) -> list[Record]:
+    """Of run folders, and of all runs in folders of runs."""
+    found: dict[Path, Record] = {}
+    for path in paths:
+        folders = [path] if (path / CONFIG).is_file() else sorted(child.parent for child in path.glob(f"*/{CONFIG}"))
+        if not folders:
+            raise UserError(f"no run at {path}: a run's folder holds {CONFIG}, as `codelm run` leaves it")
+        found |= {folder: load(folder) for folder in folders if folder not in found}
+    return list(found.values())
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What a run came to; empty while it is not finished."""
+    path = folder / RESULT
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; delete it and run again") from error
+    if not isinstance(content, dict) or content.get("codelm_result") != 1:
+        raise UserError(f"{path} is no result that this codelm reads: it lacks codelm_result 1")
+    return content
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """Every whole line; a run that is going on may be writing its last one."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
