@@ -29,6 +29,7 @@ from codelm.config import (
     lookup,
     resolve,
 )
+from codelm.data_config import DataConfig
 from codelm.errors import UserError
 from codelm.huggingface_families import (
     DEFAULTS,
@@ -87,7 +88,7 @@ def model_config(content: Json, where: str) -> ModelConfig:
     values |= _windows(source, values["depth"]) | _dtypes(source)
     model = ModelConfig(**values, rope=_rope(source), moe=_moe(source, moe), remat="none")
     try:
-        return resolve(Config(model=model, tokenizer=TokenizerConfig(vocab_size=1))).model
+        return resolve(Config(model=model, tokenizer=TokenizerConfig(vocab_size=1), data=DataConfig(seq_len=1))).model
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
