@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from codelm.config import ModelConfig
-from codelm.parameters import all_parameters
+from codelm.parameters import all_parameters, mtp_parameters
 from codelm.windows import layer_windows
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
@@ -16,7 +16,11 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameter counts. `active` is what one token touches; `matmul` is the part of it inside matrix products."""
+    """Parameter counts.
+
+    `active` is what a token touches to give the next one: not the heads that look further ahead. `matmul` is what a
+    token is multiplied by in training: those heads too, and for each of them the output table once more.
+    """
 
     total: int
     active: int
@@ -26,15 +30,17 @@ class Parameters:
 
 def count_parameters(model: ModelConfig) -> Parameters:
     total = active = matmul = 0
-    for parameter in all_parameters(model).values():
+    ahead = mtp_parameters(model)
+    for name, parameter in all_parameters(model).items():
         size = math.prod(parameter.shape)
         total += size
         used = size * model.moe.top_k // model.moe.experts if "experts" in parameter.dimensions else size
-        active += used
+        active += 0 if name in ahead else used
         if parameter.start in ("matrix", "residual"):
             matmul += used
     embedding = model.vocab_size * model.width
-    return Parameters(total, active, embedding, matmul + embedding)  # the output head, tied or not
+    heads = 1 + model.mtp_heads  # each with a product with the output table, tied or not
+    return Parameters(total, active, embedding, matmul + heads * embedding)
 
 
 def training_flops_per_token(model: ModelConfig, seq_len: int) -> int:

@@ -354,6 +354,8 @@ def _validate_mesh(mesh: MeshConfig, model: ModelConfig, data: DataConfig) -> No
         ("mesh.data", mesh.data, "data.batch_size", data.batch_size),
         ("mesh.tensor", mesh.tensor, "model.vocab_size", model.vocab_size),
     ]
+    if model.mtp_heads:
+        split.append(("mesh.tensor", mesh.tensor, "model.width", model.width))
     if model.moe.experts:
         split.append(("mesh.expert", mesh.expert, "model.moe.experts", model.moe.experts))
     else:

@@ -166,6 +166,8 @@ class Transformer(nnx.Module):
     head: nnx.Param  # where it is not the embedding
     final_norm: nnx.Param
     final_norm_bias: nnx.Param  # of a layernorm
+    mtp_up: nnx.Param  # of heads that look further ahead
+    mtp_down: nnx.Param
 
     def __init__(self, config: ModelConfig, values: Mapping[str, Array]) -> None:
         """A model of these arrays (see `codelm.parameters.all_parameters`); `create` makes a new one."""
@@ -230,6 +232,10 @@ class Transformer(nnx.Module):
     @property
     def output_table(self) -> Float[Array, "V D"]:
         return (self.embedding if self.config.tied_embeddings else self.head)[...]
+
+    def ahead(self, x: Float[Array, "B S D"], head: int) -> Float[Array, "B S D"]:
+        """What gives, through `logits`, the token after `head + 1` more, from the normed last stream."""
+        return look_ahead(x, self.mtp_up[...][head], self.mtp_down[...][head])
 
     def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
         config, table = self.config, gathered(self.output_table.astype(x.dtype), "vocab", "width")
@@ -301,6 +307,13 @@ def _fill_slots(slots: Slots, rows: Rows) -> Slots:
 def _into_stream(subscripts: str, x: Float[Array, "B S ..."], weight: Float[Array, "..."]) -> Float[Array, "B S D"]:
     """A product that sums over a split dimension: the parts are added up across devices."""
     return jnp.einsum(subscripts, x, weight, out_sharding=like_stream(x))
+
+
+def look_ahead(x: Float[Array, "B S D"], up: Float[Array, "D F"], down: Float[Array, "F D"]) -> Float[Array, "B S D"]:
+    """A head's own part: a small feed-forward beside the stream."""
+    up, down = gathered(up.astype(x.dtype), "width", "mlp"), gathered(down.astype(x.dtype), "mlp", "width")
+    hidden = jax.nn.silu(jnp.einsum("bsd,df->bsf", x, up))
+    return x + _into_stream("bsf,fd->bsd", hidden, down)
 
 
 def _scale(stored: Float[Array, " D"], config: ModelConfig) -> Float[Array, " D"]:

@@ -1,5 +1,6 @@
 """`codelm import` and `codelm export`: models from and to Hugging Face folders."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +48,9 @@ def export(argv: list[str], prog: str) -> None:
     options = parse(ExportOptions, argv, prog)
     checkpoint.check_new(options.out)
     model = lm.load(options.source)
+    if heads := model.config.mtp_heads:  # Hugging Face's families have no place for them
+        print(f"left out: {heads} of {heads} heads that look further ahead (model.mtp_heads); the rest is whole")
+        model = dataclasses.replace(model, config=dataclasses.replace(model.config, mtp_heads=0))
     family = huggingface_config.family_of(model.config) if model.family == "codelm" else model.family
     extra, files = {}, {}
     if model.tokenizer is not None and model.tokenizer_file is not None:

@@ -34,12 +34,15 @@ class Parameter:
 
 
 def all_parameters(config: ModelConfig) -> dict[str, Parameter]:
-    """Every stored array by name: those of the layers are called blocks.NAME and stacked along a leading axis."""
+    """Every stored array by name: those of the layers are called blocks.NAME and stacked along a leading axis.
+
+    The heads that look further ahead come last: with or without them, the rest starts the same.
+    """
     stacked = {
         f"blocks.{name}": replace(p, dimensions=("layers", *p.dimensions), shape=(config.depth, *p.shape))
         for name, p in block_parameters(config).items()
     }
-    return {**outer_parameters(config), **stacked}
+    return {**outer_parameters(config), **stacked, **mtp_parameters(config)}
 
 
 def block_parameters(config: ModelConfig) -> dict[str, Parameter]:
@@ -54,6 +57,17 @@ def outer_parameters(config: ModelConfig) -> dict[str, Parameter]:
     table = (config.vocab_size, config.width)
     head = {} if config.tied_embeddings else {"head": Parameter(("vocab", "width"), table, "embedding")}
     return {"embedding": Parameter(("vocab", "width"), table, "embedding"), **_norm(config, "final_norm"), **head}
+
+
+def mtp_parameters(config: ModelConfig) -> dict[str, Parameter]:
+    """Parameters of the heads that look further ahead, stacked as layers are. They end in the output table of all."""
+    heads, width = config.mtp_heads, config.width
+    if not heads:
+        return {}
+    return {
+        "mtp_up": Parameter(("layers", "width", "mlp"), (heads, width, width), "matrix"),
+        "mtp_down": Parameter(("layers", "mlp", "width"), (heads, width, width), "residual"),
+    }
 
 
 def _norm(config: ModelConfig, name: str) -> dict[str, Parameter]:

@@ -65,6 +65,18 @@ def test_training_flops_by_enumeration() -> None:
     assert training_flops_per_token(model, seq) == 3 * (forward + scores_and_values)
 
 
+def test_heads_that_look_ahead_by_enumeration() -> None:
+    """Two matrices of 64 x 64 a head and the output table of 50 rows once more; serving touches none of it."""
+    sizes = {"depth": 1, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp_width": 96}
+    plain, ahead = (dial(ModelConfig(**sizes, mtp_heads=heads), 50) for heads in (0, 3))
+    more = training_flops_per_token(ahead, 8) - training_flops_per_token(plain, 8)
+    assert more == 3 * 3 * 2 * (2 * 64 * 64 + 64 * 50)
+    before, after = count_parameters(plain), count_parameters(ahead)
+    assert after.total - before.total == 3 * 2 * 64 * 64
+    assert (after.active, after.embedding) == (before.active, before.embedding)
+    assert after.total == sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: create(ahead, 0))))
+
+
 def test_gpt3_rule_of_thumb() -> None:
     """6 N D: 175e9 parameters, 300e9 tokens, 3.15e23 FLOPs; ours adds attention, so it is a little above."""
     gpt3 = dial(ModelConfig(depth=96, width=12288, heads=96, kv_heads=96, head_dim=128, mlp_width=32768), 50_257)

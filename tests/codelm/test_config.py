@@ -197,6 +197,10 @@ def test_a_wrong_name_type_or_value_is_one_line(argv: list[str], said: str, caps
         ({"model.full_attention_every": 2}, "model.sliding_window"),
         ({"model.sliding_window": -1}, "model.sliding_window"),
         ({"mesh.tensor": 2, "model.vocab_size": 4097}, "model.vocab_size"),
+        (
+            {"mesh.tensor": 2, "model.width": 129, "model.heads": 2, "model.kv_heads": 2, "model.mtp_heads": 1},
+            "model.width=129",
+        ),
         ({"model.moe.experts": 4, "model.moe.top_k": 5}, "model.moe.top_k=5"),
         ({"model.moe.experts": 4, "mesh.expert": 3}, "mesh.expert=3"),
         ({"model.moe.shared_experts": 1}, "model.moe.shared_experts"),

@@ -1,5 +1,6 @@
 """Models people use, loaded and proven: parity with transformers, import, export, generation, and every bad input."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import codelm
 from codelm import checkpoint, cli
 from codelm.errors import UserError
 from codelm.model_commands import values
+from codelm.parameters import mtp_parameters
 from experiments import parity
 
 CASES = {case["case"]: case for case in parity.cases()}
@@ -68,6 +70,21 @@ def test_import_then_export_is_bit_identical(name: str, tmp_path: Path, capsys: 
     for key, value in values(original).items():
         np.testing.assert_array_equal(np.asarray(value), np.asarray(values(imported)[key]))
         np.testing.assert_array_equal(np.asarray(value), np.asarray(values(back)[key]))
+
+
+def test_export_leaves_heads_that_look_ahead_out_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lm = codelm.load(parity.FIXTURES / "llama_gqa")
+    config = dataclasses.replace(lm.config, mtp_heads=2)
+    heads = {name: jnp.ones(parameter.shape) for name, parameter in mtp_parameters(config).items()}
+    checkpoint.save(tmp_path / "ckpt", config, lm.family, values(lm) | heads)
+    assert codelm.load(tmp_path / "ckpt").model.mtp_up.shape == (2, config.width, config.width)
+    code, out, _ = run(capsys, "export", tmp_path / "ckpt", tmp_path / "hf")
+    assert (code, "2 heads that look further ahead" in out) == (0, True)
+    again = codelm.load(tmp_path / "hf")
+    assert again.config == lm.config
+    np.testing.assert_array_equal(again.logits([[1, 2, 3]]), lm.logits([[1, 2, 3]]))
 
 
 def test_loading_goes_straight_to_the_mesh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
