@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Shaped
 
 from codelm.sharding import spec
 from data.loader import FOREVER, Loader
@@ -41,20 +42,24 @@ def rows_here(sharding: NamedSharding, batch_size: int, seq_len: int) -> list[in
 
 def to_devices(local: Arrays, wanted: list[int], batch_size: int, sharding: NamedSharding) -> dict[str, jax.Array]:
     """Global arrays of the rows that are here."""
+    return {
+        "tokens": globally(local["tokens"], wanted, batch_size, sharding),
+        "targets": globally(local["targets"], wanted, batch_size, sharding),
+        "loss_weights": globally(local["loss_weights"], wanted, batch_size, sharding),
+        "positions": globally(local["positions"], wanted, batch_size, sharding),
+        "segment_ids": globally(local["segment_ids"], wanted, batch_size, sharding),
+    }
+
+
+def globally(
+    values: Shaped[np.ndarray, "H S"], wanted: list[int], batch_size: int, sharding: NamedSharding
+) -> Shaped[Array, "B S"]:
+    """A global array of which the rows that are wanted here are given."""
     place = np.full(batch_size, -1)
     place[wanted] = np.arange(len(wanted))
 
-    def globally(values: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...] | None) -> np.ndarray:
-            assert index is not None
-            return values[place[index[0]], index[1]]
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
+        return values[place[index[0]], index[1]]
 
-        return jax.make_array_from_callback((batch_size, values.shape[1]), sharding, part)
-
-    return {
-        "tokens": globally(local["tokens"]),
-        "targets": globally(local["targets"]),
-        "loss_weights": globally(local["loss_weights"]),
-        "positions": globally(local["positions"]),
-        "segment_ids": globally(local["segment_ids"]),
-    }
+    return jax.make_array_from_callback((batch_size, values.shape[1]), sharding, part)

@@ -142,6 +142,26 @@ def test_generation_stops_before_a_stop_token(lm) -> None:
     assert lm.generate([1, 2, 3], 8, stop={free[3]}) == free[: free.index(free[3])]
 
 
+PROMPTS = ([1, 2, 3], [7], [4, 5, 6, 7, 8, 9, 10], [11] * 5)
+
+
+@pytest.mark.parametrize("name", ["llama_gqa", "llama_dynamic", "qwen2_sliding"])
+def test_prompts_completed_together_are_completed_as_alone(name: str) -> None:
+    lm = codelm.load(parity.FIXTURES / name)
+    free = [lm.generate(prompt, 8) for prompt in PROMPTS]
+    assert lm.complete(PROMPTS, 8) == free
+    stop = {free[0][3], free[2][0]}
+    assert lm.complete(PROMPTS, 8, stop) == [lm.generate(prompt, 8, stop=stop) for prompt in PROMPTS]
+
+
+def test_prompts_are_completed_on_a_mesh(lm) -> None:
+    expected = lm.complete(PROMPTS, 8)
+    axes = ("data", "fsdp", "expert", "tensor", "context")
+    with jax.set_mesh(jax.make_mesh((2, 2, 1, 2, 1), axes, axis_types=(AxisType.Explicit,) * 5)):
+        assert codelm.load(parity.FIXTURES / "llama_gqa").complete(PROMPTS, 8) == expected
+        assert codelm.load(parity.FIXTURES / "llama_gqa").complete(PROMPTS[:3], 8) == expected[:3]
+
+
 def test_text_in_text_out(tmp_path: Path, tokenizer, proto: bytes) -> None:
     from codelm.config import ModelConfig, dial
     from codelm.model import create

@@ -46,8 +46,8 @@ class Batches:
         return {(document.repository, document.path): document.text for document in found}
 
 
-def make(folder: Path) -> Batches:
-    corpus = build_corpus(folder, "code", documents())
+def make(folder: Path, held_out: float = 0.0) -> Batches:
+    corpus = build_corpus(folder, "code", documents(), held_out)
     learnt = (text for text in texts_of(corpus) if text.isascii() or "Ünïcode" in text)  # the rare are cut into bytes
     proto = tokenizer_training.train((line for text in learnt for line in text.splitlines(True)), VOCAB)
     path = folder / "tokenizer.model"
@@ -59,11 +59,11 @@ def texts_of(corpus: Path) -> list[str]:
     return [document.text for document in dataset.load(corpus).documents("train")]
 
 
-def build_corpus(folder: Path, name: str, rows: list[dict[str, str]]) -> Path:
-    """The rows as they are, nothing held out."""
+def build_corpus(folder: Path, name: str, rows: list[dict[str, str]], held_out: float = 0.0) -> Path:
+    """The rows as they are, nothing held out unless asked."""
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     steps = typing.get_args(corpus_config.Step)
-    config = CorpusConfig(sources=(f"files:{folder / name}.jsonl",), skip=steps, validation=0.0)
+    config = CorpusConfig(sources=(f"files:{folder / name}.jsonl",), skip=steps, validation=held_out)
     build.build(config, settings(folder / name))
     return folder / name
 
