@@ -181,18 +181,22 @@ def test_all_logits_are_never_held():
     assert temporary(cross_entropy, chunk=128) < logits / 8
 
 
-@pytest.mark.parametrize("sizes", MESHES, ids=str)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+SHARDED: dict[str, Any] = {"z_weight": 0.1, "softcap": 5.0, "logit_multiplier": 0.5, "chunk": 3}
+sharded_step = jax.jit(jax.value_and_grad(lambda *a: cross_entropy(*a, **SHARDED), (0, 1), has_aux=True))
+each_token = jax.jit(lambda *a: token_losses(*a, softcap=5.0))
+# In bfloat16 once: how an array is split and what is rounded have nothing to do with each other.
+NARROW = [pytest.param(sizes, jnp.bfloat16, marks=[pytest.mark.slow] * (sizes != MESHES[1])) for sizes in MESHES]
+
+
+@pytest.mark.parametrize(("sizes", "dtype"), [*((sizes, jnp.float32) for sizes in MESHES), *NARROW], ids=str)
 def test_sharded_equals_single_device(sizes, dtype):
     arguments = problem(batch=8, dtype=dtype)
-    options: dict[str, Any] = {"z_weight": 0.1, "softcap": 5.0, "logit_multiplier": 0.5, "chunk": 3}
-    step = jax.jit(jax.value_and_grad(lambda *a: cross_entropy(*a, **options), (0, 1), has_aux=True))
-    want, losses = step(*arguments), token_losses(*arguments[:3], softcap=5.0)
+    want, losses = sharded_step(*arguments), each_token(*arguments[:3])
     mesh = jax.make_mesh([sizes.get(axis, 1) for axis in AXES], AXES, axis_types=(AxisType.Explicit,) * len(AXES))
     specs = [P(BATCH, "context", None), P("tensor", "fsdp"), P(BATCH, "context"), P(BATCH, "context")]
     with jax.set_mesh(mesh):
         sharded = [jax.device_put(x, jax.NamedSharding(mesh, s)) for x, s in zip(arguments, specs, strict=True)]
-        got, sharded_losses = step(*sharded), token_losses(*sharded[:3], softcap=5.0)
+        got, sharded_losses = sharded_step(*sharded), each_token(*sharded[:3])
         assert [jax.typeof(x).sharding.spec for x in (*got[1], sharded_losses)] == [*specs[:2], P(BATCH, "context")]
     # In bfloat16 the two may round a logit's gradient differently.
     rtol, atol = (1e-5, 1e-6) if dtype == jnp.float32 else (1e-2, 1e-4)

@@ -1,5 +1,7 @@
 """The mixture of experts is a loop over tokens and their experts, however it is batched, dropped and sharded."""
 
+import functools
+import itertools
 import math
 from functools import partial
 from typing import Any
@@ -82,17 +84,22 @@ BIAS = np.linspace(-0.2, 0.2, 8).astype(np.float32)
 MASK = (np.arange(8) >= np.array([[0], [3], [8], [1]])).astype(np.float32)  # the third row is all padding
 
 
-def as_jax(array: np.ndarray | None) -> jax.Array | None:
-    return None if array is None else jnp.asarray(array)
-
-
-@pytest.mark.parametrize("bias", [None, BIAS], ids=["no bias", "bias"])
-@pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
 @pytest.mark.parametrize("options", ROUTINGS, ids=str)
-def test_matches_a_loop_over_tokens_and_experts(options, bias, mask):
+def test_matches_a_loop_over_tokens_and_experts(options):
+    """With a bias and a mask or without; one program for them all, in which none is a bias of 0, a mask of 1."""
+    step = jax.jit(lambda *a, bias, mask: moe(*a, **options, bias=bias, mask=mask))
+    for bias, mask in itertools.product((0 * BIAS, BIAS), (np.ones_like(MASK), MASK)):
+        matches_the_loop(step, options, bias, mask)
+
+
+@pytest.mark.parametrize("options", [ROUTINGS[0], ROUTINGS[3]], ids=str)
+def test_a_bias_and_a_mask_need_not_be_given(options):
+    matches_the_loop(jax.jit(lambda *a, bias, mask: moe(*a, **options)), options, None, None)
+
+
+def matches_the_loop(step, options, bias, mask):
     arguments = problem()
-    given = {"bias": as_jax(bias), "mask": as_jax(mask)}
-    out, stats = jax.jit(lambda *a: moe(*a, **options, **given))(*arguments)
+    out, stats = step(*arguments, bias=bias, mask=mask)
     expected, kept, load = reference(*arguments, **options, bias=bias, mask=mask)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(stats.load, load, rtol=1e-5)
@@ -101,19 +108,17 @@ def test_matches_a_loop_over_tokens_and_experts(options, bias, mask):
     assert bool(stats.dropped > 0) == bool(options["capacity_factor"])
 
 
-@pytest.mark.parametrize("bias", [None, BIAS], ids=["no bias", "bias"])
 @pytest.mark.parametrize("options", ROUTINGS, ids=str)
-def test_gradients_match_every_expert_on_every_token(options, bias):
-    arguments = problem()
-    _, kept, _ = reference(*arguments, **options, bias=bias)
-    bias = as_jax(bias)
-    routing = {"top_k": options["top_k"], "renormalise": options["renormalise"], "bias": bias}
-    indices = (0, 1, 2, 3, 4)
-    ours = jax.jit(jax.grad(lambda *a: jnp.sum(moe(*a, **options, bias=bias)[0] ** 2), indices))(*arguments)
-    plain = jax.jit(jax.grad(lambda *a: jnp.sum(naive(*a, kept=kept, **routing) ** 2), indices))(*arguments)
-    for got, want in zip(ours, plain, strict=True):
-        assert float(jnp.abs(want).max()) > 1e-3
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+def test_gradients_match_every_expert_on_every_token(options):
+    arguments, indices = problem(), (0, 1, 2, 3, 4)
+    routing = {"top_k": options["top_k"], "renormalise": options["renormalise"]}
+    ours = jax.jit(jax.grad(lambda *a: jnp.sum(moe(*a[:5], **options, bias=a[5])[0] ** 2), indices))
+    plain = jax.jit(jax.grad(lambda *a: jnp.sum(naive(*a[:5], **routing, bias=a[5], kept=a[6]) ** 2), indices))
+    for bias in (0 * BIAS, BIAS):
+        _, kept, _ = reference(*arguments, **options, bias=bias)
+        for got, want in zip(ours(*arguments, bias), plain(*arguments, bias, kept), strict=True):
+            assert float(jnp.abs(want).max()) > 1e-3
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("capacity_factor", [0.0, 1.0])
@@ -241,18 +246,28 @@ def test_rows_beyond_the_last_group_may_hold_anything(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("sizes", MESHES, ids=str)
-@pytest.mark.parametrize("capacity_factor", [0.0, 0.7])
-def test_expert_parallel_equals_single_device(sizes, capacity_factor):
-    mask = (np.random.default_rng(1).random((8, 8)) < 0.8).astype(np.float32)
-    arguments = [*problem(batch=8), jnp.asarray(mask)]
+# Each axis with and without a capacity, which is counted along context; the other pairs are slow.
+BOTH = [(MESHES[0], 0.0), (MESHES[1], 0.7), (MESHES[2], 0.7), (MESHES[3], 0.0)]
+OTHERS = [pair for pair in itertools.product(MESHES, (0.0, 0.7)) if pair not in BOTH]
+
+
+@functools.cache
+def sums_step(capacity_factor):
     options: dict[str, Any] = {"top_k": 3, "renormalise": True, "capacity_factor": capacity_factor}
 
     def loss(x, router, gate, up, down, mask):
         out, stats = moe(x, router, gate, up, down, **options, bias=jnp.asarray(BIAS), mask=mask)
         return jnp.sum(out**2) + 10 * stats.balance_loss + stats.z_loss, (out, stats)
 
-    step = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True))
+    return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "capacity_factor"), [*BOTH, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in OTHERS)], ids=str
+)
+def test_expert_parallel_equals_single_device(sizes, capacity_factor):
+    mask = (np.random.default_rng(1).random((8, 8)) < 0.8).astype(np.float32)
+    arguments, step = [*problem(batch=8), jnp.asarray(mask)], sums_step(capacity_factor)
     want = step(*arguments)
     mesh = jax.make_mesh([sizes.get(axis, 1) for axis in AXES], AXES)
     specs = [P(BATCH, "context", None), P("fsdp", None), *WEIGHT_SPECS, P(BATCH, "context")]
@@ -265,9 +280,9 @@ def test_expert_parallel_equals_single_device(sizes, capacity_factor):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want)
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (1, 1), (8, 1)], ids=str)
-def test_tokens_that_do_not_fill_the_mesh(shape):
-    """One prompt, one new token: dimensions that the mesh cannot split come whole."""
+@pytest.mark.parametrize(("shape", "learning"), [((3, 4), True), ((1, 1), False), ((8, 1), False)], ids=str)
+def test_tokens_that_do_not_fill_the_mesh(shape, learning):
+    """One prompt, one new token, odd rows to learn from: dimensions that the mesh cannot split come whole."""
     x, *weights = problem()
     x = jnp.tile(x, (2, 1, 1))[: shape[0], : shape[1]]
 
@@ -275,7 +290,7 @@ def test_tokens_that_do_not_fill_the_mesh(shape):
         out, stats = moe(x, *weights, top_k=2, renormalise=True, capacity_factor=0.7)
         return jnp.sum(out**2) + stats.balance_loss, (out, stats)
 
-    step = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True))
+    step = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True) if learning else loss)
     want = step(x, *weights)
     with jax.set_mesh(jax.make_mesh((2, 1, 2, 1, 2), AXES)):
         batch, sequence = BATCH if shape[0] % 4 == 0 else None, "context" if shape[1] % 2 == 0 else None
@@ -283,7 +298,7 @@ def test_tokens_that_do_not_fill_the_mesh(shape):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want)
 
 
-@pytest.mark.parametrize("capacity_factor", [0.0, 1.0])
+@pytest.mark.parametrize("capacity_factor", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_scanned_and_checkpointed_layers_differentiate_under_a_mesh(capacity_factor):
     """How a model calls it: stacked weights, one layer a scan step, recomputed in the backward pass."""
     x, *weights = problem(batch=8)
