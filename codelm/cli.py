@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data stats": ("data.stats_command:stats", "padding, lengths, holes and dependencies of the training data"),
     "import": ("codelm.model_commands:import_", "make a checkpoint of a Hugging Face folder"),
     "export": ("codelm.model_commands:export", "make a Hugging Face folder of a run or checkpoint"),
+    "scaling": ("experiments.scaling_command:scaling_law", "fit a scaling law to the runs of a sweep, and plot it"),
     "sweep": ("experiments.sweep_command:sweep", "run the configs of a sweep, or print a command for each"),
     "tokenizer train": ("codelm.tokenizer_command:train", "train a tokenizer for code on files and folders"),
     "tokenizer inspect": ("codelm.tokenizer_command:inspect", "what a tokenizer holds, and bytes/token on real text"),
