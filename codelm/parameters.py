@@ -22,15 +22,29 @@ class Parameter:
     start: Literal["matrix", "residual", "embedding", "one", "zero"]
     fan_in: int = 1
 
+    @property
+    def stacked(self) -> int:
+        """Leading axes that number arrays of their own: layers, experts."""
+        return sum(dimension in ("layers", "experts") for dimension in self.dimensions)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it multiplies the stream or what is made of it, in a layer: not a norm, bias or table of tokens."""
+        return self.start in ("matrix", "residual")
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """What is summed over, and what comes out: the rows and columns of each matrix of the stack."""
+        shape = self.shape[self.stacked :]
+        return math.prod(shape[: self.fan_in]), math.prod(shape[self.fan_in :])
+
     def std(self, depth: int) -> float:
         """Standard deviation of the initial values; 0 for constants."""
         if self.start == "embedding":
             return 0.02
-        if self.start not in ("matrix", "residual"):
+        if not self.is_product:
             return 0.0
-        stacked = sum(dimension in ("layers", "experts") for dimension in self.dimensions)
-        fan_in = math.prod(self.shape[stacked : stacked + self.fan_in])
-        return fan_in**-0.5 * ((2 * depth) ** -0.5 if self.start == "residual" else 1.0)
+        return self.matrix[0] ** -0.5 * ((2 * depth) ** -0.5 if self.start == "residual" else 1.0)
 
 
 def all_parameters(config: ModelConfig) -> dict[str, Parameter]:
