@@ -8,7 +8,7 @@ demo:     ## train the quickstart model on Python's standard library and show wh
 
 test:     ## run the tests
 	@bash .ci/install dev
-	@.venv/bin/python -m pytest -n 2
+	@.venv/bin/python -m pytest -n 2 --dist worksteal
 
 check:    ## ruff, types, import rule
 	@bash .ci/install dev

@@ -137,10 +137,16 @@ def test_install_is_done_once_and_again_when_something_changed(checkout: Path) -
     install(checkout, "dev")
     assert log.read_text().count("\n") == 2
 
+    install(checkout, "data", "tpu")  # several at once count as each
+    assert log.read_text().splitlines()[-1].endswith("-e .[data,tpu]")
+    install(checkout, "tpu")
+    install(checkout, "dev", "data")
+    assert log.read_text().count("\n") == 3
+
     with (checkout / "constraints.txt").open("a") as constraints:
         constraints.write("# changed\n")
     install(checkout)
-    assert log.read_text().count("\n") == 3
+    assert log.read_text().count("\n") == 4
 
 
 def test_install_without_a_python_makes_nothing(checkout: Path) -> None:
