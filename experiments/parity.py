@@ -6,6 +6,7 @@ logits on random ids and the greedy continuation of a prompt.
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import numpy as np
 
 import codelm
 from codelm.errors import UserError
+from codelm.lm import LM
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "golden" / "parity"
+
+Reference = Mapping[str, np.ndarray]  # what is in a reference.npz
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,25 @@ class Row:
 
 
 def measure(case: dict) -> Row:
+    lm, reference = load(case)
+    return Row(
+        case["case"], case["family"], case["description"], error(lm, reference), continues_equally(lm, reference)
+    )
+
+
+def load(case: dict) -> tuple[LM, Reference]:
+    """Computing in float32, as the reference did, whatever the weights are stored in."""
     folder = FIXTURES / case["case"]
-    reference = np.load(folder / "reference.npz")
-    lm = codelm.load(folder, compute_dtype="float32")  # as the reference did, whatever the weights are stored in
-    error = float(np.abs(lm.logits(reference["ids"]) - reference["logits"]).max())
+    return codelm.load(folder, compute_dtype="float32"), np.load(folder / "reference.npz")
+
+
+def error(lm: LM, reference: Reference) -> float:
+    return float(np.abs(lm.logits(reference["ids"]) - reference["logits"]).max())
+
+
+def continues_equally(lm: LM, reference: Reference) -> bool:
     greedy = lm.generate(reference["prompt"].tolist(), max_new_tokens=len(reference["greedy"]))
-    return Row(case["case"], case["family"], case["description"], error, greedy == reference["greedy"].tolist())
+    return greedy == reference["greedy"].tolist()
 
 
 def cases() -> list[dict]:
@@ -46,9 +63,9 @@ def main() -> None:
     for case in cases():
         try:
             row = measure(case)
-        except UserError as error:
+        except UserError as refusal:
             print(
-                f"{case['family']:12} {case['case']:28} {'refused':>14}           {error}".replace(f"{FIXTURES}/", "")
+                f"{case['family']:12} {case['case']:28} {'refused':>14}           {refusal}".replace(f"{FIXTURES}/", "")
             )
             continue
         equal = "equal" if row.greedy_equal else "DIFFERS"

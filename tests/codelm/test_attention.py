@@ -228,19 +228,20 @@ def mesh_of(**sizes):
     return jax.sharding.Mesh(devices, tuple(sizes), axis_types=(AxisType.Explicit,) * len(sizes))
 
 
+SIZES = [
+    {"data": 2, "tensor": 2, "context": 2},
+    {"context": 4},
+    {"fsdp": 2, "context": 4},
+    {"data": 2, "expert": 2, "tensor": 2},
+    {"data": 1, "fsdp": 1, "expert": 1, "tensor": 1, "context": 1},
+]
+
+
 @pytest.mark.parametrize(
-    ("placed", "chunked"), [(True, False), (False, True)], ids=["arrays-placed", "arrays-replicated-chunked"]
-)
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"data": 2, "tensor": 2, "context": 2},
-        {"context": 4},
-        {"fsdp": 2, "context": 4},
-        {"data": 2, "expert": 2, "tensor": 2},
-        {"data": 1, "fsdp": 1, "expert": 1, "tensor": 1, "context": 1},
-    ],
-    ids=lambda sizes: "-".join(f"{name}{size}" for name, size in sizes.items()),
+    ("sizes", "placed", "chunked"),
+    [(sizes, True, False) for sizes in SIZES]
+    + [pytest.param(sizes, False, True, marks=[pytest.mark.slow] * (sizes != SIZES[0])) for sizes in SIZES],
+    ids=str,
 )
 def test_sharded_is_one_device(sizes, placed, chunked, monkeypatch):
     if chunked:

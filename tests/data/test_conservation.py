@@ -47,8 +47,13 @@ def epoch(loader: Loader) -> list[Row]:
     return found
 
 
-@pytest.mark.parametrize("packing", ["best_fit", "concatenate"])
-@pytest.mark.parametrize("case", LEVELS)
+# Rows filled to the brim part documents wherever they end: with each kind of thing to part; the rest is slow.
+PARTED = ("files", "repositories, holes in each", "by imports", "every chooser", "short rows")
+CASES = [(case, "best_fit") for case in LEVELS] + [(case, "concatenate") for case in PARTED]
+OTHERS = [pytest.param(case, "concatenate", marks=pytest.mark.slow) for case in LEVELS if case not in PARTED]
+
+
+@pytest.mark.parametrize(("case", "packing"), [*CASES, *OTHERS])
 def test_an_epoch_holds_every_document_once(batches: Batches, case: str, packing: str) -> None:
     source, data = LEVELS[case]
     loader = batches.loader(source, packing=packing, **data)

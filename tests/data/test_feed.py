@@ -44,7 +44,11 @@ def run(batches: Batches, folder: Path, processes: int, devices: int, mesh: dict
 
 @pytest.mark.parametrize(
     ("processes", "devices", "mesh", "rows_each"),
-    [(2, 2, {"data": 2, "fsdp": 2}, 4), (4, 1, {"data": 4}, 2), (4, 1, {"data": 2, "context": 2}, 4)],
+    [
+        (2, 2, {"data": 2, "fsdp": 2}, 4),
+        (4, 1, {"data": 2, "context": 2}, 4),
+        pytest.param(4, 1, {"data": 4}, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_processes_assemble_the_global_batch(
     batches: Batches, tmp_path: Path, processes: int, devices: int, mesh: dict[str, int], rows_each: int

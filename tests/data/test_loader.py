@@ -69,7 +69,7 @@ def test_hosts_make_the_same_batch_together(mixed: Loader, hosts: int) -> None:
         assert equal(joined(parts), mixed.batch(step))
 
 
-@pytest.mark.parametrize(("workers", "hosts"), [(0, 1), (0, 2), (0, 4), (0, 8), (1, 1), (1, 4), (4, 8)])
+@pytest.mark.parametrize(("workers", "hosts"), [(0, 1), (0, 2), (0, 4), (0, 8), (1, 1), (2, 4)])
 def test_workers_make_the_same_batches(mixed: Loader, workers: int, hosts: int) -> None:
     """The last host's part of it, over a change of the mixture's weights."""
     each = 8 // hosts
@@ -91,7 +91,7 @@ def test_every_host_with_any_workers(mixed: Loader, hosts: int, workers: int) ->
 
 
 def test_closing_ends_the_processes(mixed: Loader) -> None:
-    batches = mixed.batches(workers=2)
+    batches = mixed.batches(workers=1)
     kept = next(batches)
     assert {type(values) for values in kept.values()} == {np.ndarray}, "not in memory that is shared"
     assert multiprocessing.active_children()
