@@ -2,9 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: demo test check install parity golden help
 
-demo:     ## train the quickstart model on Python's standard library and show what it writes
+demo:     ## run configs/quickstart.py from corpus to report and show what it writes
 	@bash .ci/install data
-	@.venv/bin/python -m experiments.demo
+	@.venv/bin/codelm run configs/quickstart.py
 
 test:     ## run the tests
 	@bash .ci/install dev

@@ -2,7 +2,8 @@
 
     FOLDER/codelm.json  FOLDER/parameters/  FOLDER/tokenizer.model | tokenizer.json
 
-A folder is published whole: it is written beside its place and renamed.
+A folder is published whole: it is written beside its place and renamed. Training writes checkpoints of its own
+(`train.checkpoints`), RUN/checkpoints/STAGE/STEP, whose parameters are read here too.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array
 from orbax.checkpoint import v1 as ocp
@@ -25,6 +27,8 @@ from codelm.parameters import all_parameters
 from codelm.sharding import has_mesh, spec
 
 VERSION = 1
+TRAINING_VERSION = 1
+STAGES = ("pretrain", "midtrain")  # of a run's training, in order
 DESCRIPTION = "codelm.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
@@ -81,11 +85,48 @@ def read_parameters(folder: Path, config: ModelConfig) -> dict[str, Array]:
     }
     path = (folder / "parameters").absolute()
     try:
+        if is_training(folder):  # whose parts Orbax reads only together
+            parts: Any = ocp.load_checkpointables(str(folder.absolute()), {"parameters": wanted})
+            return parts["parameters"]
         loaded: Any = ocp.load(str(path), wanted)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a missing or damaged array
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = describe_damage(error)
         raise UserError(f"{path} does not hold the model's parameters, or is damaged: {reason}") from error
     return loaded
+
+
+def describe_damage(error: BaseException) -> str:
+    """What went wrong at the bottom of a library's chain of errors, in one line."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    said = str(error).strip()
+    return said.splitlines()[0].split(" [tensorstore_spec")[0][:300] if said else type(error).__name__
+
+
+def read_training_description(folder: epath.Path) -> dict[str, Any]:
+    """What training wrote beside its arrays: the config, what it was trained on, sums over bits."""
+    try:
+        description: Any = ocp.checkpointables_metadata(str(folder)).custom_metadata
+    except Exception as error:  # as above
+        raise UserError(f"{folder} is not a checkpoint of training, or is damaged: {describe_damage(error)}") from error
+    version = description.get("codelm_training") if isinstance(description, dict) else None
+    if version != TRAINING_VERSION:
+        raise UserError(f"{folder} has version {version!r}; this codelm reads version {TRAINING_VERSION}")
+    return description
+
+
+def is_training(folder: Path) -> bool:
+    """Whether training wrote this checkpoint, with the rest of its state."""
+    return (folder / "_CHECKPOINT_METADATA").exists()
+
+
+def newest(run: Path) -> Path | None:
+    """The last training checkpoint of a run: of its last stage that has any."""
+    for stage in reversed(STAGES):
+        steps = [path for path in (run / "checkpoints" / stage).glob("*") if path.name.isdigit()]
+        if steps:
+            return max(steps, key=lambda path: int(path.name))
+    return None
 
 
 def _sharding(dimensions: tuple[str, ...]) -> jax.sharding.Sharding:

@@ -75,7 +75,7 @@ def _explain(error: Exception) -> str:
 
 
 def _config_class(name: str) -> type | None:
-    modules = [sys.modules[f"codelm.{module}"] for module in ("config", "corpus_config", "data_config")]
+    modules = [sys.modules[f"codelm.{module}"] for module in ("config", "corpus_config", "data_config", "train_config")]
     cls = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
     return cls if dataclasses.is_dataclass(cls) and isinstance(cls, type) else None
 

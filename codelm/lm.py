@@ -10,13 +10,15 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from codelm import cache as kv
 from codelm import checkpoint, huggingface_config, huggingface_weights, tokenizer
 from codelm.cache import Cache
-from codelm.config import ModelConfig
+from codelm.config import ModelConfig, checked
+from codelm.config_io import from_dict
 from codelm.errors import UserError
 from codelm.model import PAD, Transformer
 from codelm.sharding import has_mesh, place
@@ -129,6 +131,8 @@ def load(path: str | Path, compute_dtype: Literal["", "float32", "bfloat16"] = "
     if (folder / checkpoint.DESCRIPTION).is_file():
         config, family = checkpoint.read_description(folder)
         values = checkpoint.read_parameters(folder, config)
+    elif checkpoint.is_training(folder):
+        config, family, values = _of_training(folder)
     elif (folder / "config.json").is_file():
         config, family = huggingface_config.read_config(folder)
         values = huggingface_weights.load_parameters(folder, config, family)
@@ -136,7 +140,8 @@ def load(path: str | Path, compute_dtype: Literal["", "float32", "bfloat16"] = "
         raise UserError(f"no model in {path}: neither {checkpoint.DESCRIPTION}, checkpoints, nor config.json")
     if compute_dtype:
         config = dataclasses.replace(config, compute_dtype=compute_dtype)
-    file = next((folder / name for name in checkpoint.TOKENIZERS if (folder / name).is_file()), None)
+    beside = (folder, folder.parent.parent)  # those of a run share one: RUN/checkpoints/tokenizer.model
+    file = next((at / name for at in beside for name in checkpoint.TOKENIZERS if (at / name).is_file()), None)
     return LM(config, Transformer(config, values), tokenizer.load(file) if file else None, family, file)
 
 
@@ -144,8 +149,15 @@ def _newest(path: Path) -> Path:
     """The checkpoint to read: the folder itself, or the last of a run's."""
     if not path.is_dir():
         raise UserError(f"no model at {path}: no such folder")
-    steps = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit() and (p / checkpoint.DESCRIPTION).is_file()]
-    return max(steps, key=lambda p: int(p.name)) if steps else path
+    return checkpoint.newest(path) or path
+
+
+def _of_training(folder: Path) -> tuple[ModelConfig, str, dict[str, Array]]:
+    """The parameters that training saved, without the rest of its state."""
+    description = checkpoint.read_training_description(epath.Path(folder))
+    content = description["config"]
+    config = checked(from_dict(ModelConfig, content["model"], "model"), "model", ModelConfig)
+    return config, "codelm", checkpoint.read_parameters(folder, config)
 
 
 _logits = jax.jit(lambda model, ids: model(ids))

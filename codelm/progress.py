@@ -60,7 +60,7 @@ class Bar:
     def text(self) -> str:
         spent = max(time.monotonic() - self._start, 1e-9)
         rate = (self._done - self._before) / spent
-        left = f", {_duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
+        left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
         return f"{self._done:,.0f}/{self._total:,.0f} {self._unit}, {rate:,.1f} {self._unit}/s{left}"
 
     def _say(self) -> None:
@@ -68,6 +68,6 @@ class Bar:
         print(f"{self._what}: {self.text()}", file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -172,6 +172,18 @@ _CUT = "\udfff"  # a lone surrogate: awkward to every encoder, so it is never in
 
 def load(path: str | Path) -> Tokenizer:
     """The tokenizer of a `tokenizer.model`, a `tokenizer.json`, or a folder with one of them."""
+    path = file_of(path)
+    if path.suffix == ".json":
+        from codelm.huggingface_tokenizer import from_json
+
+        return from_json(path.read_bytes(), str(path))
+    from codelm.sentencepiece_tokenizer import from_proto
+
+    return from_proto(path.read_bytes(), str(path))
+
+
+def file_of(path: str | Path) -> Path:
+    """The tokenizer.model or tokenizer.json itself, where a folder may be given."""
     path = Path(path)
     if path.is_dir():
         found = [path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()]
@@ -180,13 +192,7 @@ def load(path: str | Path) -> Tokenizer:
         path = found[0]
     if not path.is_file():
         raise UserError(f"no tokenizer at {path}")
-    if path.suffix == ".json":
-        from codelm.huggingface_tokenizer import from_json
-
-        return from_json(path.read_bytes(), str(path))
-    from codelm.sentencepiece_tokenizer import from_proto
-
-    return from_proto(path.read_bytes(), str(path))
+    return path
 
 
 def byte_table(pieces: Sequence[bytes], candidates: Iterable[int]) -> tuple[int | None, ...]:

@@ -108,6 +108,8 @@ class EvaluationConfig:
 class CheckpointConfig:
     """Which states are kept."""
 
+    folder: str = ""
+    """Where they go, also gs://; empty = into the run's folder."""
     every: int = 500
     """Steps between checkpoints; the last state of a stage is always kept."""
     keep_last: int = 2

@@ -5,7 +5,7 @@
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from data.rows import Arrays
 
 def feed(
     loader: Loader, mesh: Mesh, start: int = 0, stop: int = FOREVER, workers: int = 0, ahead: int = 2
-) -> Iterator[dict[str, jax.Array]]:
+) -> Generator[dict[str, jax.Array]]:
     """The batches from `start` on, split over the mesh as the model takes them."""
     sharding = batch_sharding(mesh)
     wanted = rows_here(sharding, loader.batch_size, loader.seq_len)

@@ -12,7 +12,6 @@ from codelm import tokenizer as tokenizers
 from codelm import tokenizer_training
 from codelm.config import Config
 from codelm.publish import write_atomically
-from codelm.sentencepiece_tokenizer import from_proto
 from codelm.tokenizer import Tokenizer
 from data import build, dataset, manifest
 from data.dataset import Corpus
@@ -45,14 +44,18 @@ def needs_own_corpus(config: Config) -> bool:
 
 
 def tokenizer(config: Config, corpus: Corpus | None, runs: Path = RUNS) -> Tokenizer:
+    return tokenizers.load(tokenizer_file(config, corpus, runs))
+
+
+def tokenizer_file(config: Config, corpus: Corpus | None, runs: Path = RUNS) -> Path:
     """The one that the config names, or one learnt on the corpus, which is kept."""
     if config.tokenizer.path or corpus is None:
-        return tokenizers.load(config.tokenizer.path)
+        return tokenizers.file_of(config.tokenizer.path)
     path = tokenizer_path(config, corpus, runs)
     if not path.exists():
         print(f"learning a tokenizer of {config.tokenizer.vocab_size:,} pieces: {path}", file=sys.stderr)
         write_atomically(path, _learn(corpus, config.tokenizer.vocab_size))
-    return from_proto(path.read_bytes(), str(path))
+    return path
 
 
 def tokenizer_path(config: Config, corpus: Corpus, runs: Path = RUNS) -> Path:

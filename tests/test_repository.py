@@ -118,7 +118,7 @@ def test_core_brings_no_cuda_tensorflow_or_torch() -> None:
         ("data", "import infer", False),
         ("infer", "import data", False),
         ("train", "import experiments", False),
-        ("configs", "import experiments.demo", False),
+        ("configs", "import experiments.run", False),
         ("train", "import infer", True),
         ("experiments", "import train", True),
     ],

@@ -1,82 +1,87 @@
-"""One optimizer step: next-token loss, AdamW, warm-up then linear decay."""
+"""One optimizer step: the gradient of a batch, in one or several parts, and the update it makes.
+
+>>> steps = make_steps(config)
+>>> state, metrics = steps.whole(state, batch)                         # a batch of one part
+>>> sums = steps.first(state.model, parts[0])                          # … of several
+>>> sums = steps.more(state.model, sums, parts[1])
+>>> state, metrics = steps.update(state, sums)
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from codelm.config import TrainConfig
-from codelm.loss import cross_entropy
+from codelm.config import Config
 from codelm.model import Transformer
-from codelm.moe import MoEStats, update_bias
+from train.guard import chosen, judge
+from train.losses import losses, with_balanced_routers
+from train.optimizers import optimizer
+from train.schedules import learning_rate
+from train.state import State, Sums
+from train.statistics import norms, square_sums
 
 Batch = Mapping[str, Any]  # the arrays of data.rows.Arrays, "B S"
-Step = Callable[[Transformer, optax.OptState, Batch], tuple[Transformer, optax.OptState, Float[Array, ""]]]
+Metrics = dict[str, Float[Array, ""]]
 
 
-def loss(model: Transformer, batch: Batch) -> Float[Array, ""]:
-    """What training minimises."""
-    return loss_and_routing(model, batch)[0]
+class Steps(NamedTuple):
+    """The jitted functions of a stage. What a state or sums were is gone after: their memory is used again."""
+
+    whole: Callable[[State, Batch], tuple[State, Metrics]]
+    first: Callable[[Transformer, Batch], Sums]
+    more: Callable[[Transformer, Sums, Batch], Sums]
+    update: Callable[[State, Sums], tuple[State, Metrics]]
 
 
-def loss_and_routing(model: Transformer, batch: Batch) -> tuple[Float[Array, ""], MoEStats | None]:
-    """Mean cross-entropy in nats a token plus the routers' terms, and each layer's routing statistics."""
-    config, targets = model.config, batch["targets"]
-    hidden, _, routing = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"])
-    head = {"logit_multiplier": config.logit_multiplier, "softcap": config.logit_softcap}
-    total, _ = cross_entropy(hidden, model.output_table, targets, batch["loss_weights"], **head)
-    if routing is not None:
-        total += config.moe.router_z_weight * routing.z_loss.mean()
-        if config.moe.balance == "loss":
-            total += config.moe.balance_weight * routing.balance_loss.mean()
-    return total, routing
+def make_steps(config: Config) -> Steps:
+    transform = optimizer(config.model, config.train)
+    gradient, apply = partial(sums_of, config), partial(updated, config, transform)
 
+    def more(model: Transformer, sums: Sums, batch: Batch) -> Sums:
+        return cast(Sums, jax.tree.map(jnp.add, sums, gradient(model, batch)))
 
-def with_balanced_routers(model: Transformer, routing: MoEStats | None) -> Transformer:
-    """The model with each router's bias moved towards an even load; nothing to do unless it balances by bias."""
-    if routing is None or model.config.moe.balance != "bias":
-        return model
-    move = jax.vmap(partial(update_bias, rate=model.config.moe.balance_weight))
-    model.blocks.router_bias[...] = move(model.blocks.router_bias[...], routing.load)
-    return model
-
-
-def schedule(train: TrainConfig) -> optax.Schedule:
-    """Warm-up, stable, linear decay to zero over the last `decay_fraction` of the steps."""
-    decay_steps = round(train.steps * train.decay_fraction)
-    warmup = optax.linear_schedule(0.0, train.learning_rate, max(train.warmup_steps, 1))
-    decay = optax.linear_schedule(train.learning_rate, 0.0, max(decay_steps, 1))
-    return lambda step: jnp.minimum(warmup(step + 1), decay(step - (train.steps - decay_steps)))
-
-
-def optimizer(train: TrainConfig) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.clip_by_global_norm(train.grad_clip),
-        optax.adamw(schedule(train), train.beta1, train.beta2, weight_decay=train.weight_decay, mask=_decayed),
+    return Steps(
+        whole=jax.jit(lambda state, batch: apply(state, gradient(state.model, batch)), donate_argnums=0),
+        first=jax.jit(gradient),
+        more=jax.jit(more, donate_argnums=1),
+        update=jax.jit(apply, donate_argnums=0),
     )
 
 
-def _decayed(params: Any) -> Any:
-    """Weight decay is for matrices: norms, biases and the embedding keep their scale."""
-    kept = ("norm", "bias", "embedding")
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: not any(word in jax.tree_util.keystr(path) for word in kept), params
-    )
+def sums_of(config: Config, model: Transformer, batch: Batch) -> Sums:
+    """The gradient of the loss over some rows, times the tokens they teach."""
+
+    def total(model: Transformer) -> tuple[Float[Array, ""], Any]:
+        return losses(model, config.train, batch)
+
+    (_, aux), gradient = jax.value_and_grad(total, has_aux=True)(model)
+    load = None if aux.routing is None else aux.routing.load
+    weight = aux.weight
+    gradient, parts, load = jax.tree.map(lambda x: x.astype(jnp.float32) * weight, (gradient, aux.parts, load))
+    return Sums(gradient, parts, load, weight)
 
 
-def make_step(transform: optax.GradientTransformation) -> Step:
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(
-        model: Transformer, state: optax.OptState, batch: Batch
-    ) -> tuple[Transformer, optax.OptState, Float[Array, ""]]:
-        (value, routing), gradient = jax.value_and_grad(loss_and_routing, has_aux=True)(model, batch)
-        params: Any = model  # a module is a pytree, which optax's own types do not know
-        updates, state = transform.update(gradient, state, params)
-        model = cast(Transformer, optax.apply_updates(params, updates))
-        return with_balanced_routers(model, routing), state, value
-
-    return step
+def updated(config: Config, transform: optax.GradientTransformation, state: State, sums: Sums) -> tuple[State, Metrics]:
+    """The state after the update, or the same one a step on where the guard leaves it out."""
+    train, weight = config.train, jnp.where(sums.weight == 0, 1.0, sums.weight)
+    gradient, parts, load = jax.tree.map(lambda x: x / weight, (sums.gradient, sums.parts, sums.load))
+    metrics = parts | norms("grad_norm", square_sums(gradient))
+    fine, guard = judge(state.guard, train.guard, parts["loss"], metrics["grad_norm"])
+    shrink = jnp.minimum(1.0, train.grad_clip / jnp.maximum(metrics["grad_norm"], 1e-20))
+    gradient = jax.tree.map(lambda g: g * shrink, gradient)
+    params: Any = state.model  # a module is a pytree, which optax's own types do not know
+    direction, moments = transform.update(gradient, state.optimizer, params)
+    rate = learning_rate(train)(state.step)
+    direction = jax.tree.map(lambda d: rate * d, direction)
+    model = with_balanced_routers(cast(Transformer, optax.apply_updates(params, direction)), load)
+    metrics |= norms("update_norm", square_sums(direction))
+    metrics |= norms("parameter_norm", square_sums(model))
+    model, moments = chosen(fine, (model, moments), (state.model, state.optimizer))
+    metrics |= {"learning_rate": rate, "learnt_tokens": sums.weight, "skipped": guard.skipped}
+    metrics |= {"skipped_in_a_row": guard.in_a_row}
+    return State(state.step + 1, model, moments, guard), metrics

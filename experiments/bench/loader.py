@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -21,10 +21,10 @@ from rich.table import Table
 from codelm import config_io
 from codelm.config import Config, resolve
 from codelm.data_config import FimConfig, SpansConfig
-from codelm.model import create
 from data import inputs, tokenizing
 from data.loader import Loader, make
-from train.step import make_step, optimizer
+from train.step import make_steps
+from train.trainer import fresh_state
 
 NEEDED = 500_000  # tokens/s: about what a 150M model takes on one H100
 CORES = 16  # beside it
@@ -104,14 +104,12 @@ def piped(loader: Loader, workers: int, seconds: float) -> float:
 
 def stall(config: Config, loader: Loader, steps: int) -> tuple[float, float]:
     """Share of a real training loop that is spent waiting for its next batch, and how long the loop was."""
-    model = create(config.model, config.seed)
-    transform = optimizer(config.train)
-    state, step = transform.init(cast(Any, model)), make_step(transform)
+    state, step = fresh_state(config), make_steps(config).whole
     waited = total = 0.0
     for number, batch in enumerate(_timed(loader.batches(0, steps + 1))):
         before = time.perf_counter()
-        model, state, value = step(model, state, batch[0])
-        value.block_until_ready()
+        state, metrics = step(state, batch[0])
+        metrics["loss"].block_until_ready()
         if number:  # the first compiles
             waited, total = waited + batch[1], total + batch[1] + time.perf_counter() - before
     return waited / total, total

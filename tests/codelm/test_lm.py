@@ -113,12 +113,11 @@ def test_loading_goes_straight_to_the_mesh(tmp_path: Path, capsys: pytest.Captur
             np.testing.assert_allclose(lm.logits(ids), expected, atol=2e-5)
 
 
-def test_a_run_is_its_newest_checkpoint(tmp_path: Path) -> None:
-    for step, name in ((9, "llama_gqa"), (10, "llama_bias")):
-        lm = codelm.load(parity.FIXTURES / name)
-        checkpoint.save(tmp_path / "run" / "checkpoints" / str(step), lm.config, lm.family, values(lm))
-    (tmp_path / "run" / "checkpoints" / "11").mkdir()  # one that was never finished
-    assert codelm.load(tmp_path / "run").config.qkv_bias
+def test_a_run_is_the_newest_checkpoint_of_its_last_stage(tmp_path: Path) -> None:
+    for step in ("pretrain/9", "pretrain/100", "midtrain/2", "midtrain/10", "midtrain/11.orbax-checkpoint-tmp"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    assert checkpoint.newest(tmp_path) == tmp_path / "checkpoints" / "midtrain" / "10"
+    assert checkpoint.newest(tmp_path / "checkpoints") is None
 
 
 # ---- generation ----

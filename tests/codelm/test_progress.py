@@ -33,8 +33,8 @@ def test_bytes_are_told_in_a_unit_that_shows_something(
 
 
 def test_long_times_have_hours() -> None:
-    assert progress._duration(59) == "0:59"
-    assert progress._duration(3 * 3600 + 125) == "3:02:05"
+    assert progress.duration(59) == "0:59"
+    assert progress.duration(3 * 3600 + 125) == "3:02:05"
 
 
 def test_an_error_leaves_no_last_line(capsys: pytest.CaptureFixture[str]) -> None:

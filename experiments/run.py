@@ -1,0 +1,231 @@
+"""An experiment from its config to its report: corpus, tokenizer, pretraining, mid-training, evaluation, report.
+
+Each stage is left out when what it makes is there and was made by the same config, so that the same command goes on
+from wherever the last one stopped. A run's folder:
+
+    config.json environment.json        what ran, and where
+    corpus/ tokenizer-*.model           unless the config names others
+    checkpoints/STAGE/STEP              states
+    metrics.jsonl events.jsonl tensorboard/   what happened
+    result.json samples.json report.html
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from codelm.arithmetic import count_parameters
+from codelm.config import Config, resolve
+from codelm.config_io import to_json
+from codelm.errors import UserError
+from codelm.publish import check_writable, write_atomically
+from codelm.tokenizer import Tokenizer, load
+from data import inputs, tokenizing
+from data.dataset import Corpus
+from data.loader import Loader, make
+from experiments import records, results, stages
+from experiments.environment import environment
+from experiments.report import write_report
+from train import checkpoints, held_out, infilling
+from train.clock import Clock
+from train.records import Records
+from train.trainer import Evaluation, Job, Trainer, fresh_state, mesh_of, part_loader_config
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told beside its config."""
+
+    dir: Path = inputs.RUNS
+    cache: Path = tokenizing.CACHE
+    may_change: Sequence[str] = ()
+    workers: int = 0
+
+
+def run(config: Config, settings: Settings) -> Path:
+    """All stages; the run's folder."""
+    clock = Clock(_since_start())
+    config = resolve(config)
+    folder = inputs.run_folder(config, settings.dir)
+    speaks = jax.process_index() == 0
+    with mesh_of(config) as mesh, _alone(folder, speaks):
+        for job in stages.jobs(config, folder, {}, (*settings.may_change, "corpus", "tokenizer")):
+            stages.check(job)
+        _describe(config, folder, speaks)
+        corpus, tokenizer = _inputs(config, settings, folder, speaks)
+        digests = stages.digests(config, corpus, tokenizer)
+        told = stages.jobs(config, folder, digests, settings.may_change, settings.workers)
+        experiment = Experiment(config, settings, folder, corpus, tokenizer, mesh, clock)
+        with contextlib.closing(Records(folder, config, speaks)) as writes:
+            writes.event("started", commit=environment()["commit"], command=sys.argv)
+            try:
+                state = None
+                for job in told:
+                    state = experiment.train(job, writes)
+                experiment.finish(told, state, writes)
+            finally:
+                writes.event("session", clock=clock.spent())
+            if speaks:
+                write_report(folder)
+    return folder
+
+
+class Experiment:
+    """What the stages of one run share."""
+
+    def __init__(
+        self,
+        config: Config,
+        settings: Settings,
+        folder: Path,
+        corpus: Corpus | None,
+        tokenizer: Tokenizer,
+        mesh: Any,
+        clock: Clock,
+    ) -> None:
+        self.config, self.settings, self.folder, self.mesh, self.clock = config, settings, folder, mesh, clock
+        self.corpus = str(corpus.folder) if corpus else ""
+        self.tokenizer = tokenizer
+
+    def loader(self, config: Config) -> Loader:
+        return make(part_loader_config(config), self.corpus, self.tokenizer, cache=self.settings.cache)
+
+    def held_out(self, config: Config) -> held_out.HeldOut:
+        return held_out.make(config, self.corpus, self.tokenizer, self.settings.cache, self.mesh)
+
+    def train(self, job: Job, writes: Records) -> Any:
+        """The last state of the stage; None where it was there before, and is not needed yet."""
+        steps = job.config.train.steps
+        if stages.newest_step(job) >= steps:
+            stages.check_same(job)
+            _say(f"{job.stage}: there already, {steps} steps")
+            return None
+        loader, measured = self.loader(job.config), self.held_out(job.config)
+        _say(f"{job.stage}: {_about(job.config, loader)}; {measured.describe(job.config.evaluation.batches)}")
+        settings = job.config.evaluation
+        held = Evaluation(settings.every, measured.measure)
+        fills = infilling.make(job.config, self.corpus, self.tokenizer) if settings.infill_every else None
+        infill = Evaluation(settings.infill_every, lambda model: fills.measure(model)[0]) if fills else None
+        return Trainer(job, loader, writes, self.clock, held, infill).run(self.mesh)
+
+    def finish(self, told: Sequence[Job], state: Any, writes: Records) -> None:
+        """Evaluate the last state, and report."""
+        job = told[-1]
+        if results.current(self.folder, self.config):
+            _say(f"evaluation: there already, {self.folder / records.RESULT}")
+        else:
+            if state is None:
+                state = self.last_state(job)
+            with self.clock.of("evaluation"):
+                self.evaluate(told, state, writes)
+
+    def last_state(self, job: Job) -> Any:
+        folder = epath.Path(job.checkpoints) / str(job.config.train.steps)
+        try:
+            return checkpoints.load(folder, fresh_state(job.config), job.config, job.inputs, job.may_change)
+        except checkpoints.Damaged as error:
+            raise UserError(f"{folder} is damaged ({error}): remove it to train its last steps again") from error
+
+    def evaluate(self, told: Sequence[Job], state: Any, writes: Records) -> None:
+        first, last = told[0], told[-1]
+        measured = self.held_out(last.config)
+        found = measured.measure(state.model)
+        found["unigram_loss"] = measured.unigram_loss(self.loader(first.config), first.config.train.steps)
+        fills, filled = infilling.make(last.config, self.corpus, self.tokenizer).measure(state.model)
+        samples = results.samples(last.config, state.model, self.tokenizer, filled)
+        writes.metrics(last.stage, last.config.train.steps, last.steps_before + last.config.train.steps, found | fills)
+        if jax.process_index() == 0:
+            results.write(self.folder, self.config, told, found | fills, samples, self.clock)
+
+
+def _inputs(config: Config, settings: Settings, folder: Path, speaks: bool) -> tuple[Corpus | None, Tokenizer]:
+    """The corpus and the tokenizer, made by the first process while the others wait."""
+    if jax.process_count() > 1 and not speaks:
+        _wait("inputs")
+    corpus = inputs.own_corpus(config, settings.dir) if inputs.needs_own_corpus(config) else None
+    file = inputs.tokenizer_file(config, corpus, settings.dir)
+    tokenizer = load(file)
+    if jax.process_count() > 1 and speaks:
+        _wait("inputs")
+    if corpus:
+        kept, dropped = corpus.manifest["kept"], corpus.manifest["dropped"]
+        lost = ", ".join(f"{row['documents']} {reason}" for reason, row in dropped.items())
+        _say(f"corpus: {kept['documents']:,} files, {kept['bytes'] / 1e6:.1f} MB; dropped {lost or 'none'}")
+    _say(f"tokenizer: {tokenizer.vocab_size:,} pieces")
+    if speaks:  # where codelm.load looks for it
+        write_atomically(folder / "checkpoints" / f"tokenizer{file.suffix}", file.read_bytes())
+    return corpus, tokenizer
+
+
+def _wait(name: str) -> None:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
+
+
+def _describe(config: Config, folder: Path, speaks: bool) -> None:
+    around = environment()
+    count, kind = around["devices"]["count"], around["devices"]["kind"]
+    size = count_parameters(config.model).total / 1e6
+    _say(f"{config.name}: {size:.1f}M parameters on {count} x {kind}, in {folder}")
+    if speaks:
+        write_atomically(folder / "config.json", to_json(config).encode())
+        write_atomically(folder / "environment.json", (json.dumps(around, indent=2) + "\n").encode())
+
+
+def _about(config: Config, loader: Loader) -> str:
+    tokens = sum(rows.stratum.tokens for rows in loader.strata)
+    return (
+        f"{config.train.steps} steps of {config.data.batch_size} x {config.data.seq_len} tokens, of {tokens / 1e6:.2f}M"
+    )
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, speaks: bool) -> Iterator[None]:
+    """The only run in this folder."""
+    if not speaks:
+        yield
+        return
+    check_writable(folder / "run.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "run.lock").open("a+")
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror or error}; give another --dir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise UserError(
+                f"a run is in progress in {folder} (process {holder}): wait for it, or give this one another --name"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _since_start() -> float:
+    """Seconds since this process began: importing is part of starting anew."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        up = float(Path("/proc/uptime").read_text().split()[0])
+        return max(up - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)

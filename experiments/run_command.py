@@ -1,0 +1,63 @@
+"""`codelm run`: an experiment from its config to its report."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+
+from codelm.commandline import ConfigOption, parse_with_config
+from codelm.errors import UserError
+from data import inputs, tokenizing
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run an experiment: corpus, tokenizer, pretraining, mid-training, evaluation, report. The same command goes on
+    from where the last one stopped. Any field of the config can be set by its dotted path."""
+
+    config: ConfigOption
+    dir: Path = inputs.RUNS
+    """Folder of runs; this one is DIR/name."""
+    cache: Path = tokenizing.CACHE
+    """Folder for tokens and rows, which are made once."""
+    may_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD …")] = ()
+    """Fields that may differ from those that the checkpoint in the folder was trained by."""
+    workers: int = 0
+    """Processes that make batches; 0 = a thread."""
+    platform: str = ""
+    """Where to compute: cpu, gpu or tpu; empty = what JAX finds."""
+
+
+def run(argv: list[str], prog: str) -> None:
+    options = parse_with_config(RunOptions, argv, prog)
+    find_devices(options.platform)
+    from experiments import results
+    from experiments.run import Settings
+    from experiments.run import run as run_all
+    from train.trainer import Stopped
+
+    settings = Settings(options.dir, options.cache, options.may_change, options.workers)
+    try:
+        folder = run_all(options.config, settings)
+    except Stopped as stop:
+        if stop.by == "SIGINT":
+            print(stop, file=sys.stderr)
+            raise KeyboardInterrupt from stop
+        print(stop, file=sys.stderr)
+        return
+    if jax.process_index() == 0:
+        print(results.told(folder))
+        print(f"\nreport: {folder / 'report.html'}")
+
+
+def find_devices(platform: str) -> None:
+    if platform:
+        jax.config.update("jax_platforms", platform)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        asked = platform or jax.config.jax_platforms
+        raise UserError(f"no {asked} devices here ({str(error).splitlines()[0][:150]}); try --platform cpu") from error

@@ -1,0 +1,189 @@
+"""The whole of `codelm run` in small: every stage, left out when it is there, refused when it would not fit."""
+
+import dataclasses
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import codelm
+from codelm import cli, config_io
+from codelm.config import Config, CorpusConfig, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
+from codelm.errors import UserError
+from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig
+from experiments import results, run_command
+from tests.data.made_corpus import repositories
+
+MODEL = ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    code = repositories(tmp_path_factory.mktemp("code"), count=10, files=8)
+    told = Config(
+        name="small",
+        corpus=CorpusConfig(sources=(f"repositories:{code}",), validation=0.2),
+        model=MODEL,
+        tokenizer=TokenizerConfig(vocab_size=640),
+        data=DataConfig(seq_len=64, batch_size=8),
+        train=TrainConfig(steps=12, warmup_steps=2, learning_rate=3e-3),
+        midtrain=MidtrainConfig(steps=3, batch_size=8),
+        evaluation=EvaluationConfig(every=6, batches=2, infill_every=8, infill_examples=4, infill_tokens=8),
+        checkpoint=CheckpointConfig(every=6),
+        track=TrackConfig(every=4),
+        mesh=MeshConfig(data=2, fsdp=-1),
+    )
+    path = tmp_path_factory.mktemp("config") / "small.json"
+    path.write_text(config_io.to_json(told))
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def command(config: Path, runs: Path, *more: str) -> list[str]:
+    return ["run", str(config), "--dir", str(runs), "--cache", str(runs / "cache"), *more]
+
+
+@pytest.fixture(scope="module")
+def done(config: Path, runs: Path) -> Path:
+    assert cli.main(command(config, runs)) == 0
+    return runs / "small"
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_promises(done: Path) -> None:
+    left = {path.name for path in done.iterdir()}
+    assert {"config.json", "environment.json", "metrics.jsonl", "events.jsonl", "tensorboard", "checkpoints"} <= left
+    assert {"corpus", "samples.json", "result.json", "report.html"} <= left
+    assert (done / "checkpoints" / "pretrain" / "12").is_dir()
+    assert (done / "checkpoints" / "midtrain" / "3").is_dir()
+    around = json.loads((done / "environment.json").read_text())
+    assert around["packages"]["jax"]
+    assert around["devices"] == {"platform": "cpu", "kind": "cpu", "count": 8}
+    assert config_io.from_json((done / "config.json").read_text()).train.steps == 12
+    result = json.loads((done / "result.json").read_text())
+    assert result["tokens"] == 12 * 8 * 64 + 3 * 8 * 256
+    assert 0 <= result["infill_exact"] <= 1
+    assert result["unigram_loss"] > 0
+
+
+def test_evaluation_is_written_down_as_it_happens(done: Path) -> None:
+    found = lines(done / "metrics.jsonl")
+    held = [(line["stage"], line["step"]) for line in found if "held_out/loss" in line]
+    assert held == [("pretrain", 6), ("pretrain", 12), ("midtrain", 3), ("midtrain", 3)]
+    infill = [(line["stage"], line["step"]) for line in found if "infill/exact" in line]
+    assert infill == [("pretrain", 8), ("midtrain", 3)]
+    rates = [line["learning_rate"] for line in found if "learning_rate" in line]
+    assert max(rates[-2:]) <= 1e-3 * 1.001  # a third of pretraining's
+    clocks = [line["clock"] for line in lines(done / "events.jsonl") if line["event"] == "session"]
+    assert clocks[0]["productive"] > 0
+
+
+def test_the_report_shows_the_run(done: Path) -> None:
+    page = (done / "report.html").read_text()
+    assert page.count("<svg") == 4
+    for said in ("unigram entropy", "held-out bits per byte", "midtrain", "goodput", "compile", "learning_rate"):
+        assert said in page
+    assert "http" not in page.split("<svg")[0]  # one file that needs no other
+    told = results.told(done)
+    assert "unigram entropy" in told
+    assert told.count("--- the model continues") == len(results.PROMPTS)
+    assert "--- the model fills the hole" in told
+
+
+def test_the_model_of_a_run_can_be_loaded(done: Path) -> None:
+    lm = codelm.load(done)
+    assert lm.config.max_seq_len == 256
+    assert lm.config.rope.theta > 10_000
+    samples = json.loads((done / "samples.json").read_text())
+    assert lm.generate(samples[0]["prompt"], max_new_tokens=24) == samples[0]["completion"]
+    before = codelm.load(done / "checkpoints" / "pretrain" / "12")
+    assert before.config.max_seq_len == 64
+
+
+def test_again_does_nothing_again(config: Path, runs: Path, done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (done / "metrics.jsonl").read_bytes(), (done / "result.json").read_bytes()
+    assert cli.main(command(config, runs)) == 0
+    captured = capsys.readouterr()
+    assert "pretrain: there already" in captured.err
+    assert "midtrain: there already" in captured.err
+    assert "evaluation: there already" in captured.err
+    assert "unigram entropy" in captured.out
+    assert ((done / "metrics.jsonl").read_bytes(), (done / "result.json").read_bytes()) == before
+
+
+def test_more_mid_training_goes_on_from_what_is_there(
+    config: Path, runs: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(command(config, runs, "--midtrain.steps", "4")) == 2
+    said = capsys.readouterr().err
+    assert "train.steps was 3 and is 4" in said
+    assert "--may_change train.steps" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--train.learning_rate", "0.01"], "train.learning_rate was 0.003 and is 0.01"),
+        (["--model.width", "128"], "model.width was 64 and is 128"),
+        (["--data.seq_len", "128", "--model.max_seq_len", "64"], "longer than model.max_seq_len=64"),
+        (["--model.vocab_size", "320"], "smaller than tokenizer.vocab_size=640"),
+        (["--train.start", "nowhere"], "neither a run nor one of its checkpoints"),
+        (["--mesh.data", "3"], "mesh.data=3 does not divide data.batch_size=8"),
+        (["--midtrain.batch_size", "4"], "midtrain: data.batch_size=4 does not divide over mesh"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    config: Path, runs: Path, done: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in done.rglob("*") if path.name != "run.lock")
+    assert cli.main(command(config, runs, *more)) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.strip().count("\n") == 0
+    assert sorted((path, path.stat().st_mtime_ns) for path in done.rglob("*") if path.name != "run.lock") == before
+
+
+def test_no_devices_of_the_asked_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing() -> None:
+        raise RuntimeError("Unable to initialize backend 'tpu': no TPU found.\nAnd much more.")
+
+    monkeypatch.setattr(run_command.jax, "devices", nothing)
+    monkeypatch.setattr(run_command.jax.config, "update", lambda *_: None)
+    with pytest.raises(UserError, match=r"^no tpu devices here \(Unable .* no TPU found.\); try --platform cpu$"):
+        run_command.find_devices("tpu")
+
+
+def test_two_runs_in_one_folder_are_refused(
+    config: Path, runs: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (done / "run.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert cli.main(command(config, runs)) == 2
+    assert "a run is in progress" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_in(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.main(command(config, tmp_path / "file")) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_corpus_that_changed_is_noticed(
+    config: Path, runs: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = config_io.load(config)
+    quality = dataclasses.replace(told.corpus.quality, max_bytes=told.corpus.quality.max_bytes - 1)
+    other = dataclasses.replace(told, corpus=dataclasses.replace(told.corpus, quality=quality))
+    path = config.with_name("other.json")
+    path.write_text(config_io.to_json(other))
+    assert cli.main(command(path, runs)) == 2
+    assert "corpus.quality.max_bytes was" in capsys.readouterr().err

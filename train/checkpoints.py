@@ -1,0 +1,246 @@
+"""Checkpoints of a stage: saved in the background, kept by rule, checked when read.
+
+    FOLDER/STEP/parameters FOLDER/STEP/training  arrays by name, as Orbax lays them out; whole or not there at all
+
+Each carries, in Orbax's own metadata, the config it was trained by, what it was trained on, and a sum over the bits of
+every array. An array that does not add up is damaged.
+"""
+
+import contextlib
+import gc
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jaxtyping import Array, UInt32
+from orbax.checkpoint import v1 as ocp
+
+from codelm.checkpoint import TRAINING_VERSION, describe_damage, read_training_description
+from codelm.config import Config
+from codelm.config_io import to_dict
+from codelm.errors import UserError
+from codelm.train_config import CheckpointConfig
+from train.differences import differences
+from train.state import State
+
+LOSS = "held_out_loss"
+_FAILURES = 2  # saves that fail one after another before the run stops
+
+policies = ocp.training.preservation_policies
+
+
+class Checkpoints:
+    """The checkpoints of a stage. Close it: what is being saved is then finished."""
+
+    def __init__(self, folder: str, config: Config, inputs: Mapping[str, str]) -> None:
+        """`inputs` says what is trained on (digests), so that a run does not go on with something else."""
+        self.folder, self.config, self.inputs = epath.Path(folder), config, dict(inputs)
+        self.unfinished = _unfinished(self.folder)
+        self._orbax = ocp.training.Checkpointer(
+            folder, preservation_policy=_kept(config.checkpoint), cleanup_tmp_directories=True
+        )
+        self._pending: tuple[int, Any] | None = None
+        self._failed = 0
+        self.failures: list[str] = []
+        """What went wrong in the background and was not told yet."""
+
+    @property
+    def steps(self) -> list[int]:
+        return [found.step for found in self._orbax.checkpoints]
+
+    def save(self, state: State, step: int, held_out_loss: float | None = None) -> None:
+        """Begin to save; the arrays may be changed when this returns. An earlier save is finished first."""
+        self.finish()
+        parameters, training = named(state)
+        description: Any = {
+            "codelm_training": TRAINING_VERSION,
+            "config": to_dict(self.config),
+            "inputs": self.inputs,
+            "sums": {"parameters": sums(parameters), "training": sums(training)},
+        }
+        metrics: Any = None if held_out_loss is None else {LOSS: held_out_loss}
+        arrays: Any = {"parameters": parameters, "training": training}
+        try:
+            response = self._orbax.save_checkpointables_async(
+                step, arrays, force=True, overwrite=True, metrics=metrics, custom_metadata=description
+            )
+        except Exception as error:  # a full disk shows in the foreground or in the background
+            self._fails(step, error)
+        else:
+            self._pending = (step, response)
+
+    def finish(self) -> None:
+        """Wait for what is being saved; its failure is kept in `failures`, and the second in a row stops the run."""
+        if self._pending is None:
+            return
+        (step, response), self._pending = self._pending, None
+        try:
+            response.result()
+        except Exception as error:  # whatever the file system, TensorStore or Orbax raises
+            self._fails(step, error)
+        else:
+            self._failed = 0
+
+    def _fails(self, step: int, error: Exception) -> None:
+        self._failed += 1
+        self.failures.append(f"checkpoint {self.folder / str(step)} could not be saved: {describe_damage(error)}")
+        if self._failed >= _FAILURES:
+            raise UserError(f"{self.failures[-1]}; {self.last_good()}")
+
+    def last_good(self) -> str:
+        """What to say when a run stops."""
+        steps = self.steps
+        return f"the last good one is {self.folder / str(steps[-1])}" if steps else "there is none before it"
+
+    def restore(self, like: State, may_change: Sequence[str]) -> State | None:
+        """The newest state that can be read, on the mesh of `like`; None where there is none yet."""
+        for name in self.unfinished:
+            print(f"{self.folder / name} was not finished, so it is left out", file=sys.stderr)
+        damaged = []
+        for step in reversed(self.steps):
+            try:
+                with _quiet():
+                    return load(self.folder / str(step), like, self.config, self.inputs, may_change)
+            except Damaged as error:
+                damaged.append(f"{self.folder / str(step)} is damaged ({error})")
+                print(f"{damaged[-1]}; looking for the one before it", file=sys.stderr)
+        if damaged:
+            raise UserError(f"no checkpoint of {self.folder} can be read: {damaged[0]}; move them away to begin anew")
+        return None
+
+    def close(self) -> None:
+        self.finish()
+        self._orbax.close()
+
+
+class Damaged(Exception):
+    """A checkpoint that is there but cannot be trusted."""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the pages that libraries log of a damaged array, some of them when its tasks are collected."""
+    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("asyncio", "absl"))]
+    for logger, _ in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        gc.collect()
+        for logger, level in loggers:
+            logger.setLevel(level)
+
+
+def load(
+    folder: epath.Path, like: State, config: Config, inputs: Mapping[str, str], may_change: Sequence[str]
+) -> State:
+    """A state where the arrays of `like` are, which may be abstract; refused if trained by another config."""
+    try:
+        description = read_training_description(folder)
+    except UserError as error:
+        raise Damaged(str(error)) from error
+    check_same(folder, description, config, inputs, may_change)
+    parameters, training = named(like)
+    wanted: Any = {"parameters": abstract(parameters), "training": abstract(training)}
+    try:
+        loaded: Any = ocp.load_checkpointables(str(folder), wanted)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a missing or damaged array
+        raise Damaged(describe_damage(error)) from error
+    for part in ("parameters", "training"):
+        for name, value in sums(loaded[part]).items():
+            if value != description["sums"][part].get(name):
+                raise Damaged(f"the bits of {name} do not add up")
+    return rebuilt(like, loaded["parameters"], loaded["training"])
+
+
+def check_same(
+    folder: epath.Path,
+    description: Mapping[str, Any],
+    config: Config,
+    inputs: Mapping[str, str],
+    may_change: Sequence[str],
+) -> None:
+    found = differences(description["config"], to_dict(config), may_change)
+    for name, value in inputs.items():
+        if name not in may_change and description["inputs"].get(name) != value:
+            found.append((name, description["inputs"].get(name), value))
+    if not found:
+        return
+    told = ", ".join(f"{path} was {before!r} and is {now!r}" for path, before, now in found[:5])
+    more = f", and {len(found) - 5} more" if len(found) > 5 else ""
+    raise UserError(
+        f"{folder} was trained by another config: {told}{more}. Set them back, give the run another --name, or allow "
+        f"it: --may_change {' '.join(path for path, _, _ in found)}"
+    )
+
+
+def named(state: State) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The arrays of a state by name: the parameters', and the rest."""
+    parameters, training = {}, {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = jax.tree_util.keystr(path).lstrip(".").removesuffix(".value")
+        if name.startswith("model."):
+            parameters[name.removeprefix("model.")] = leaf
+        else:
+            training[name] = leaf
+    return parameters, training
+
+
+def rebuilt(like: State, parameters: Mapping[str, Array], training: Mapping[str, Array]) -> State:
+    """The reverse of `named`."""
+    names = [*named_paths(like)]
+    leaves = [
+        parameters[name.removeprefix("model.")] if name.startswith("model.") else training[name] for name in names
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def named_paths(state: State) -> list[str]:
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    return [path.lstrip(".").removesuffix(".value") for path in paths]
+
+
+def abstract(arrays: Mapping[str, Array]) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
+
+
+def sums(arrays: Mapping[str, Array]) -> dict[str, int]:
+    """A sum over the bits of each array, the same however it is split: one changed element changes it."""
+    return {name: int(value) for name, value in jax.device_get(_sums(dict(arrays))).items()}
+
+
+@jax.jit
+def _sums(arrays: dict[str, Array]) -> dict[str, UInt32[Array, ""]]:
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+    def total(x: Array) -> UInt32[Array, ""]:
+        bits = jax.lax.bitcast_convert_type(x, unsigned[x.dtype.itemsize])
+        return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+
+    return jax.tree.map(total, arrays)
+
+
+def _kept(config: CheckpointConfig) -> Any:
+    """Orbax's own policies, whose types do not agree with each other."""
+    kept: list[Any] = [policies.LatestN(config.keep_last)]
+    if config.keep_every:
+        kept.append(policies.EveryNSteps(config.keep_every))
+    if config.keep_best:
+
+        def loss(metrics: Any) -> float:
+            return metrics.get(LOSS, float("inf"))
+
+        # Sorted from high to low, the last is the best.
+        kept.append(policies.BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False))
+    return policies.AnyPreservationPolicy(kept)
+
+
+def _unfinished(folder: epath.Path) -> list[str]:
+    """What a killed process was saving."""
+    if not folder.exists():
+        return []
+    return sorted(path.name for path in folder.iterdir() if ".orbax-checkpoint-tmp" in path.name)

@@ -1,0 +1,43 @@
+"""Being told to stop: finish the step, save, leave."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Stop:
+    """Whether somebody asked; on several hosts all agree on the step after which they stop."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def asked(self, step: int) -> bool:
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.signal is not None
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+        print(f"{self.signal.name}: saving after this step", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Stop]:
+    """SIGTERM (a machine that is taken away) and Ctrl-C, which asked for twice does not wait."""
+    stop = Stop()
+    numbers = [signal.SIGINT]
+    if jax.process_count() == 1:  # of several, JAX's own service passes SIGTERM on
+        numbers.append(signal.SIGTERM)
+    before = {number: signal.signal(number, stop.note) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

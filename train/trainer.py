@@ -1,0 +1,342 @@
+"""One stage of training, from its first step or its newest checkpoint to its last step.
+
+What a step does is `train.step`; here is what surrounds it: batches, records, evaluation, checkpoints, and going on
+after whatever stopped the last process.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import Mesh
+
+from codelm.arithmetic import training_flops_per_token
+from codelm.config import Config, mesh_shape
+from codelm.errors import UserError
+from codelm.hardware import peak_flops
+from codelm.model import Transformer, create
+from data.feed import feed
+from data.loader import Loader
+from train import checkpoints, schedules, stragglers
+from train.checkpoints import Checkpoints
+from train.clock import Clock, goodput
+from train.console import Console
+from train.guard import new_guard
+from train.optimizers import optimizer
+from train.records import Records
+from train.signals import Stop, listening
+from train.state import State, new_state
+from train.step import Batch, Metrics, Steps, make_steps
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage to train."""
+
+    stage: str
+    config: Config
+    """As it is during this stage, resolved."""
+    run: Path
+    inputs: Mapping[str, str]
+    """Digests of what it is trained on."""
+    start: epath.Path | None = None
+    """The checkpoint it begins from; None = new parameters."""
+    start_may_change: Sequence[str] = ()
+    """Fields in which that may differ."""
+    counts_on: bool = False
+    """Whether steps count on from those of the checkpoint it begins from."""
+    steps_before: int = 0
+    """Of earlier stages: curves go on."""
+    may_change: Sequence[str] = ()
+    """Fields in which its own checkpoints may differ."""
+    workers: int = 0
+    """Processes that make batches; 0 = a thread."""
+
+    @property
+    def checkpoints(self) -> str:
+        folder = self.config.checkpoint.folder
+        root = epath.Path(folder) / self.config.name if folder else epath.Path(self.run.absolute()) / "checkpoints"
+        return str(root / self.stage)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Something measured every so many steps, and after the last one."""
+
+    every: int
+    measure: Callable[[Transformer], dict[str, float]]
+
+
+class Stopped(Exception):
+    """Somebody asked for it, and the state is saved."""
+
+    def __init__(self, said: str, by: str) -> None:
+        super().__init__(said)
+        self.by = by
+
+
+@contextlib.contextmanager
+def mesh_of(config: Config) -> Iterator[Mesh | None]:
+    """The config's mesh, set; None on a single device, where splitting is only overhead."""
+    shape = mesh_shape(config, jax.device_count())
+    if jax.device_count() == 1:
+        yield None
+        return
+    mesh = jax.make_mesh(tuple(shape.values()), tuple(shape))
+    with jax.set_mesh(mesh):
+        yield mesh
+
+
+def fresh_state(config: Config) -> State:
+    transform = optimizer(config.model, config.train)
+    return new_state(create(config.model, config.seed), transform, config.train.guard.window)
+
+
+def begun(job: Job) -> State:
+    """The state before the stage's first step."""
+    state = fresh_state(job.config)
+    if job.start is None:
+        return state
+    try:
+        loaded = checkpoints.load(job.start, state, job.config, job.inputs, job.start_may_change)
+    except checkpoints.Damaged as error:
+        raise UserError(f"cannot begin from {job.start}: it is damaged ({error})") from error
+    if job.counts_on:
+        return loaded
+    return loaded._replace(step=jnp.zeros((), jnp.int32), guard=new_guard(job.config.train.guard.window))
+
+
+def part_loader_config(config: Config) -> Config:
+    """What the loader of a stage is made of: its batches are the parts that a step goes through."""
+    rows = config.data.batch_size // config.train.accumulate
+    return replace(
+        config,
+        data=replace(config.data, batch_size=rows),
+        train=replace(config.train, accumulate=1, batch_warmup_steps=0),
+    )
+
+
+class Trainer:
+    """Trains a stage. `loader` gives parts of batches (`part_loader_config`)."""
+
+    def __init__(
+        self,
+        job: Job,
+        loader: Loader,
+        records: Records,
+        clock: Clock,
+        held_out: Evaluation | None = None,
+        infill: Evaluation | None = None,
+    ) -> None:
+        self.job, self.config, self.loader, self.records, self.clock = job, job.config, loader, records, clock
+        self.held_out, self.infill = held_out, infill
+        self.steps = make_steps(job.config)
+        self._waiting: tuple[int, Metrics] | None = None
+        self._speaks = jax.process_index() == 0
+        self._peak = peak_flops(jax.devices()[0])[0] * (jax.device_count() if jax.devices()[0].platform != "cpu" else 1)
+        self._mark = (0, 0.0)  # tokens and productive seconds at the last line
+        self._first = 0
+        self._timed = False
+        self._busy = 0.0  # seconds of this host's own work since the last line
+
+    def run(self, mesh: Mesh | None) -> State:
+        with contextlib.closing(Checkpoints(self.job.checkpoints, self.config, self.job.inputs)) as saved:
+            self.saved = saved
+            with self.clock.of("restart"):
+                state = self._restored()
+            self._first = int(state.step)
+            if self._first >= self.config.train.steps:
+                return state
+            track = self.config.track.every
+            self.console = Console(self.job.stage, self._first, self.config.train.steps, track, self._speaks)
+            with contextlib.closing(self.console), listening() as stop, self.clock.of("productive"):
+                state = self._loop(state, mesh, stop)
+            with self.clock.of("checkpoint"):
+                self.saved.finish()
+            self._tell_failures()
+            if self.saved.steps[-1:] != [self.config.train.steps]:
+                raise UserError(f"the last state could not be saved; {self.saved.last_good()}: run the command again")
+        return state
+
+    def _restored(self) -> State:
+        """Where the last process got to, or the beginning."""
+        state = begun(self.job) if not self.saved.steps else fresh_state(self.config)
+        found = self.saved.restore(state, self.job.may_change)
+        state = state if found is None else found
+        lost = self.records.forget(self.job.stage, int(state.step))
+        seconds = sum(line.get("speed", {}).get("seconds", 0.0) for line in lost)
+        if found is not None:
+            self.records.event("resumed", stage=self.job.stage, step=int(state.step), lost_seconds=seconds)
+        return state
+
+    def _loop(self, state: State, mesh: Mesh | None, stop: Stop) -> State:
+        config, steps = self.config, self.config.train.steps
+        batches = self._batches(mesh, self._first)
+        with contextlib.closing(batches):
+            for step in range(self._first + 1, steps + 1):
+                state, metrics = self._step(state, batches, step)
+                self._settle()
+                self._waiting = (step, metrics)
+                asked = stop.asked(step)
+                last = step == steps
+                loss = self._evaluate(state, step, last)
+                if asked or last or step % config.checkpoint.every == 0:
+                    self._save(state, step, loss)
+                if asked and not last:
+                    self._leave(step, stop)
+            self._settle()
+        return state
+
+    def _batches(self, mesh: Mesh | None, first: int) -> Generator[Batch]:
+        train = self.config.train
+        start, end = schedules.parts_before(train, first), schedules.parts_before(train, train.steps)
+        if mesh is None:
+            return self.loader.batches(start, end, workers=self.job.workers)
+        return feed(self.loader, mesh, start, end, workers=self.job.workers)
+
+    def _step(self, state: State, batches: Iterator[Batch], step: int) -> tuple[State, Metrics]:
+        began, waited = time.monotonic(), 0.0
+        count = schedules.parts(self.config.train, step - 1)
+        parts = []
+        for _ in range(count):
+            before = time.monotonic()
+            with self.clock.of("data"):
+                parts.append(next(batches))
+            waited += time.monotonic() - before
+        run = _call if self._timed else self._timed_call
+        self._timed = True
+        if self.config.train.accumulate == 1:
+            state, metrics = run(self.steps, "whole", state, parts[0])
+        else:
+            sums = run(self.steps, "first", state.model, parts[0])
+            for part in parts[1:]:
+                sums = run(self.steps, "more", state.model, sums, part)
+            state, metrics = run(self.steps, "update", state, sums)
+        self._busy += time.monotonic() - began
+        return state, metrics
+
+    def _timed_call(self, steps: Steps, name: str, *arguments: Any) -> Any:
+        """The first call of a function: what it takes until its first result, by part."""
+        function, seconds = getattr(steps, name), {}
+        with self.clock.of("compile"):
+            marks = [time.monotonic()]
+            traced = function.trace(*arguments)
+            marks.append(time.monotonic())
+            lowered = traced.lower()
+            marks.append(time.monotonic())
+            lowered.compile()
+            marks.append(time.monotonic())
+        result = jax.block_until_ready(function(*arguments))
+        marks.append(time.monotonic())
+        for part, before, after in zip(("trace", "lower", "compile", "first"), marks, marks[1:], strict=False):
+            seconds[part] = round(after - before, 3)
+        self.records.event("compiled", stage=self.job.stage, function=name, seconds=seconds)
+        told = ", ".join(f"{part} {value:.1f} s" for part, value in seconds.items())
+        self.console.say(f"{self.job.stage}  {name} step: {told}")
+        return result
+
+    def _settle(self) -> None:
+        """Read the metrics of the step before the one that is computed now, and act on them."""
+        if self._waiting is None:
+            return
+        (step, metrics), self._waiting = self._waiting, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if values["skipped_in_a_row"]:
+            self._tell_skipped(step, values)
+        every, steps = self.config.track.every, self.config.train.steps
+        if step % every == 0 or step in (1, steps):
+            self._record(step, values)
+
+    def _record(self, step: int, values: Mapping[str, float]) -> None:
+        tokens = schedules.parts_before(self.config.train, step) * self.loader.batch_size * self.loader.seq_len
+        speed = self._speed(step, tokens)
+        line = {"tokens": tokens, **values, "speed": speed}
+        self.records.metrics(self.job.stage, step, self.job.steps_before + step, line)
+        self.console.step(step, values, speed)
+        slow = stragglers.slowest(self._busy)
+        self._busy = 0.0
+        if slow is not None:
+            self.console.say(f"{self.job.stage}  step {step}: {slow}")
+            self.records.event("straggler", stage=self.job.stage, step=step, what=slow)
+
+    def _speed(self, step: int, tokens: int) -> dict[str, Any]:
+        spent = self.clock.spent()
+        before_tokens, before_seconds = self._mark
+        seconds = spent["productive"] - before_seconds
+        if not before_tokens:  # the first line of this process
+            before_tokens = schedules.parts_before(self.config.train, self._first)
+            before_tokens *= self.loader.batch_size * self.loader.seq_len
+        self._mark = (tokens, spent["productive"])
+        rate = (tokens - before_tokens) / max(seconds, 1e-9)
+        flops = training_flops_per_token(self.config.model, self.config.data.seq_len)
+        return {
+            "tokens_per_second": round(rate, 1),
+            "mfu": round(rate * flops / self._peak, 4) if self._peak else 0.0,
+            "goodput": round(goodput(spent), 4),
+            "seconds": round(seconds, 3),
+            "clock": {part: round(value, 2) for part, value in spent.items()},
+        }
+
+    def _evaluate(self, state: State, step: int, last: bool) -> float | None:
+        """What is due at this step; the held-out loss if it was."""
+        loss, line = None, {}
+        for evaluation in (self.held_out, self.infill):
+            due = evaluation is not None and evaluation.every and step % evaluation.every == 0
+            if evaluation is None or not (due or (last and evaluation is self.held_out)):
+                continue
+            self._settle()
+            jax.block_until_ready(state)
+            with self.clock.of("evaluation"):
+                line |= evaluation.measure(state.model)
+        if line:
+            self.records.metrics(self.job.stage, step, self.job.steps_before + step, line)
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in line.items() if name.count("/") == 1)
+            self.console.say(f"{self.job.stage}  step {step:,}: {shown}")
+            loss = line.get("held_out/loss")
+        return loss
+
+    def _save(self, state: State, step: int, held_out_loss: float | None) -> None:
+        self._settle()  # nothing is saved that the guard would have stopped
+        jax.block_until_ready(state)
+        with self.clock.of("checkpoint"):
+            self.saved.save(state, step, held_out_loss)
+        self._tell_failures()
+
+    def _tell_failures(self) -> None:
+        for told in self.saved.failures:
+            self.console.say(f"warning: {told}; training goes on, and the next checkpoint is tried as usual")
+            self.records.event("checkpoint failed", stage=self.job.stage, what=told)
+        self.saved.failures.clear()
+
+    def _tell_skipped(self, step: int, values: Mapping[str, float]) -> None:
+        guard, row, total = self.config.train.guard, values["skipped_in_a_row"], values["skipped"]
+        seen = f"loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g}"
+        self.console.say(f"{self.job.stage}  step {step}: the update was left out ({seen})")
+        self.records.event("skipped", stage=self.job.stage, step=step, loss=values["loss"], norm=values["grad_norm"])
+        if row >= guard.in_a_row or total >= guard.most:
+            self.saved.finish()
+            count = f"{row:.0f} in a row" if row >= guard.in_a_row else f"{total:.0f} in all"
+            raise UserError(
+                f"{self.job.stage} stopped at step {step}: {count} updates were left out ({seen}); "
+                f"{self.saved.last_good()}. Look at the batch: codelm replay {self.job.run} --step {step}"
+            )
+
+    def _leave(self, step: int, stop: Stop) -> None:
+        with self.clock.of("checkpoint"):
+            self.saved.finish()
+        self._tell_failures()
+        if self.saved.steps[-1:] != [step]:
+            raise UserError(f"stopped at step {step}, which could not be saved; {self.saved.last_good()}")
+        name = stop.signal.name if stop.signal else "SIGTERM"
+        self.records.event("stopped", stage=self.job.stage, step=step, signal=name)
+        raise Stopped(f"{name}: saved step {step} of {self.job.stage}; the same command goes on from there", name)
+
+
+def _call(steps: Steps, name: str, *arguments: Any) -> Any:
+    return getattr(steps, name)(*arguments)
