@@ -14,7 +14,16 @@ from tests.data import batches as made_batches
 from tests.data.batches import VOCAB, Batches
 
 TINY = ModelConfig(
-    depth=1, width=32, heads=2, kv_heads=2, head_dim=16, mlp_width=64, vocab_size=VOCAB, compute_dtype="float32"
+    depth=1,
+    width=32,
+    heads=2,
+    kv_heads=2,
+    head_dim=16,
+    mlp_width=64,
+    vocab_size=VOCAB,
+    logit_multiplier=3.0,
+    logit_softcap=1.0,
+    compute_dtype="float32",
 )
 
 

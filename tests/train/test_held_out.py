@@ -1,32 +1,40 @@
 """Held-out measures against logits and texts taken apart by hand, on one device and on a mesh."""
 
 import dataclasses
+import json
 import math
+import os
+import socket
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from codelm.config import Config
+from codelm.config import Config, resolve
+from codelm.config_io import to_json
 from codelm.data_config import FimConfig, SourceConfig, SpansConfig
 from codelm.errors import UserError
 from codelm.model import Transformer
 from codelm.tokenizer import Tokenizer
+from codelm.train_config import EvaluationConfig
 from data import dataset, loader
 from data.loader import Loader, Row
 from data.writing import Written
 from tests.data.batches import EVERY_CHOOSER, NO_HOLES, Batches, build_corpus, documents
 from tests.data.unwritten import pieces
 from tests.train.conftest import chats, config_of
-from train import held_out
+from train import held_out, infilling
 from train.held_out import HeldOut
 
 logits_of = jax.jit(Transformer.__call__)
 AXES = ("data", "fsdp", "expert", "tensor", "context")
-PSM = FimConfig(0.7, spm=0.0, spans=SpansConfig(characters=1, syntax=2, several=1))
+PSM = FimConfig(0.7, spm=0.0, spans=SpansConfig(characters=0, syntax=2, several=1))
 
 
 def make(batches: Batches, config: Config, **more: object) -> HeldOut:
@@ -166,10 +174,10 @@ def test_the_loss_of_middles_is_over_what_fills_holes(
     batches: Batches, made: HeldOut, measured: dict[str, float], model: Transformer
 ) -> None:
     assert {name for name in measured if "fim_loss" in name} == {
-        f"held_out/fim_loss/{chooser}" for chooser in ("characters", "syntax", "several")
+        f"held_out/fim_loss/{chooser}" for chooser in ("syntax", "several")
     }
     fell_back = 0
-    for chooser in ("characters", "syntax", "several"):
+    for chooser in ("syntax", "several"):
         config = config_of(batches, fim=held_out.only(PSM, chooser), metadata=0.0)
         again = loader.make(config, batches.corpus, batches.tokenizer, split="validation", cache=batches.cache)
         total, count = 0.0, 0
@@ -224,6 +232,33 @@ def test_a_mesh_measures_the_same(batches: Batches, model: Transformer) -> None:
         assert make(batches, config, mesh=mesh).measure(on_all) == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.slow
+def test_processes_measure_the_same_together(batches: Batches, model: Transformer, tmp_path: Path) -> None:
+    """Two under jax.distributed, each with its own rows; infilling each does in whole."""
+    config = config_of(batches, evaluation=2, fim=PSM)
+    config = dataclasses.replace(resolve(config), evaluation=EvaluationConfig(2, infill_examples=3, infill_tokens=16))
+    (tmp_path / "config.json").write_text(to_json(config))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        told: dict[str, Any] = {"address": f"127.0.0.1:{probe.getsockname()[1]}", "processes": 2}
+    told |= {"config": str(tmp_path / "config.json"), "corpus": str(batches.corpus), "cache": str(batches.cache)}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    started = []
+    for process in range(2):
+        own = json.dumps(told | {"process": process, "out": str(tmp_path / f"{process}.json")})
+        argv = [sys.executable, "-m", "tests.train.held_out_process", own]
+        started.append(subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True))
+    for running in started:
+        _, errors = running.communicate(timeout=300)
+        assert running.returncode == 0, errors
+    (found, texts), other = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
+    assert other == [found, texts]
+    assert found.pop("rows") == 4
+    metrics, filled = infilling.make(config, batches.corpus, batches.tokenizer).measure(model)
+    assert found == pytest.approx({**make(batches, config).measure(model), **metrics}, rel=1e-5)
+    assert texts == [one.completion for one in filled]
+
+
 def test_it_is_compiled_once_for_all_kinds(batches: Batches, model: Transformer) -> None:
     made = make(batches, config_of(batches, evaluation=3, fim=PSM, batch_size=4))
     before = held_out._sums_of_rows._cache_size()
@@ -234,7 +269,7 @@ def test_it_is_compiled_once_for_all_kinds(batches: Batches, model: Transformer)
 
 
 def test_the_text_is_the_same_every_time(batches: Batches) -> None:
-    config = config_of(batches, fim=PSM)
+    config = config_of(batches, fim=NO_HOLES)
     for one, other in zip(make(batches, config).text, make(batches, config).text, strict=True):
         assert all(np.array_equal(one[name], other[name]) for name in one)
 
