@@ -6,7 +6,7 @@
 One harness for all figures, so that they can be compared. A hole is, as often one as the other, the rest of a line from
 where a word in it begins, or one to three whole lines; without white space at its end, of at least three letters or
 digits (a lone bracket is no achievement) and at most `evaluation.infill_tokens` tokens. The prompt is the format's
-default without a path; prefix and suffix are cut, 70 to 30, to what fits model.max_seq_len and at most 1,024 tokens.
+default without a path; prefix and suffix are cut, 70 to 30, to what fits model.max_seq_len and at most 512 tokens.
 The model writes the likeliest tokens, one more than the middle may have: it has to stop by itself. White space at the
 end of what it wrote is dropped and nothing else. Exact: equal. Similarity: 1 - edits / characters of the longer one.
 
@@ -32,7 +32,7 @@ from data.spans import Span
 from data.triggers import window
 from train import held_out
 
-LONGEST = 1024  # of a prompt and what fills it, as an editor would send
+LONGEST = 512  # tokens of a prompt and what fills it: what is around a hole tells most of it, and more costs more
 _LEAST_ROOM = 32  # tokens of a prompt
 _LEAST_WORDS = 3  # letters and digits of a middle
 _MOST_LINES = 3
