@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("experiments.run_command:run", "run an experiment: corpus, tokenizer, training, evaluation, report"),
     "import": ("codelm.model_commands:import_", "make a checkpoint of a Hugging Face folder"),
     "export": ("codelm.model_commands:export", "make a Hugging Face folder of a run or checkpoint"),
+    "lr-range": ("experiments.learning_rate_command:learning_rate_range", "find a learning rate by one short run"),
     "scaling": ("experiments.scaling_command:scaling_law", "fit a scaling law to the runs of a sweep, and plot it"),
     "sweep": ("experiments.sweep_command:sweep", "run the configs of a sweep, or print a command for each"),
     "tokenizer train": ("codelm.tokenizer_command:train", "train a tokenizer for code on files and folders"),

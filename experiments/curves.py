@@ -163,12 +163,14 @@ def _frame(x: _Scale, y: _Scale, axes: Axes) -> str:
     parts.append(_text(_LEFT + _PLOT / 2, y.start + 38, axes.x, "middle", soft=True))
     middle = (y.start + y.end) / 2
     parts.append(f'<g transform="rotate(-90 14 {middle})">{_text(14, middle, axes.y, "middle", soft=True)}</g>')
-    for n, (at, said) in enumerate(sorted(axes.marks)):
-        side = "end" if x(at) > _LEFT + 0.6 * _PLOT else "start"
-        parts.append(
-            f'<path d="M{x(at):.1f} {y.start}V{y.end}" stroke="currentColor" stroke-dasharray="3 3" opacity=".7"/>'
-        )
-        parts.append(_text(x(at) + (-5 if side == "end" else 5), y.end + 12 + _LINE * n, said, side))
+    right = [mark for mark in axes.marks if x(mark[0]) > _LEFT + 0.6 * _PLOT]
+    left = [mark for mark in axes.marks if mark not in right]
+    for n, (at, said) in enumerate(sorted(left) + sorted(right, reverse=True)):
+        # Each begins below the words of those before it, which so cross none.
+        top, (side, gap) = y.end + _LINE * n, ("end", -5) if (at, said) in right else ("start", 5)
+        line = f"M{x(at):.1f} {y.start}V{top:.1f}"
+        parts.append(f'<path d="{line}" stroke="currentColor" stroke-dasharray="3 3" opacity=".7"/>')
+        parts.append(_text(x(at) + gap, top + 12, said, side))
     return "".join(parts)
 
 

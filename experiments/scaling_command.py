@@ -24,7 +24,7 @@ Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="
 Budgets = Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOPS…")]
 
 # Losses of runs that differ in these are of different text, or of different tokens.
-_OTHER_LOSS = ("corpus", "tokenizer", "evaluation", "data.sources")
+_OTHER_LOSS = ("corpus", "tokenizer", "evaluation.batches", "data.sources", "data.seq_len", "midtrain.seq_len")
 _FURTHER = (1, 10, 100)  # budgets, as multiples of the largest run
 
 
