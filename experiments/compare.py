@@ -107,7 +107,7 @@ def cells(found: Sequence[Record]) -> tuple[list[str], list[list[tuple[str, bool
     for name in shown:
         values = [row["result"][name] for row in table if row["result"][name] is not None]
         choose = MEASURES[name][2]
-        best[name] = choose(values) if choose and len(values) > 1 else None
+        best[name] = choose(values) if choose and len(set(values)) > 1 else None
     head = ["run", *map(label, fields), *(MEASURES[name][0] for name in shown)]
     body = []
     for row in table:

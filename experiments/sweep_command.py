@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -62,7 +62,7 @@ def sweep(argv: list[str], prog: str) -> None:
         raise UserError(f"--jobs must be at least 1, not {options.jobs}")
     runs = chosen(sweeps.planned(sweeps.load(options.file)), options.only)
     todo = [run for run in runs if not finished(run, options.dir)]
-    _say(f"{options.file.stem}: {len(runs)} runs, {len(runs) - len(todo)} of them finished before")
+    _say(f"{options.file.stem}: {_count(runs)}, {len(runs) - len(todo)} of them finished before")
     if options.print:
         print("\n".join(shlex.join(command(run, options.dir)) for run in todo))
         return
@@ -130,7 +130,9 @@ def _stopped_together() -> Iterator[dict[subprocess.Popen, Run]]:
     try:
         yield running
     except KeyboardInterrupt:
-        _say(f"stopping {len(running)} runs: they save their states (Ctrl-C again: at once). The same command goes on")
+        _say(
+            f"stopping {_count(running)}, once what they did is saved (Ctrl-C again: at once); the same command goes on"
+        )
         for process in running:
             process.terminate()
         until = time.monotonic() + _GRACE
@@ -182,6 +184,10 @@ def _failure(process: subprocess.Popen, run: Run, folder: Path) -> str:
 def _result(folder: Path) -> str:
     result = records.result(folder)
     return f"held-out loss {result['held_out_loss']:.3f} in {result['seconds']:,.0f} s"
+
+
+def _count(runs: Sized) -> str:
+    return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
 
 
 def _say(line: str) -> None:
