@@ -53,6 +53,13 @@ def test_what_is_no_number_is_the_rise() -> None:
     assert suggest(RATES, losses[:80]).diverges == RATES[80], "given up there"
 
 
+def test_a_wild_end_does_not_hide_the_fall() -> None:
+    wild = np.abs(np.random.default_rng(1).normal(0, 10, len(RATES))) * (RATES > 0.05)
+    found = suggest(RATES, curve(0.02) + wild)
+    assert abs(np.log10(found.steepest) + 3) < 0.2
+    assert -1.5 < np.log10(found.diverges) < -1
+
+
 def test_runs_that_say_nothing_are_refused() -> None:
     flat = 8.3 + np.random.default_rng(0).normal(0, 0.05, len(RATES))
     with pytest.raises(UserError, match="the loss did not fall anywhere up to a rate of 1"):
