@@ -2,11 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -17,12 +19,15 @@ from codelm.errors import UserError
 from codelm.model import create
 from codelm.progress import Bar
 from codelm.publish import check_writable, write_atomically
-from data.loader import Loader
+from data.feed import feed
 from data.loader_options import LoaderOptions
 from experiments import curves
 from experiments.curves import Axes, Series
 from experiments.learning_rate_range import Suggestion, Values, suggest, until_hopeless
-from train.step import decayed, make_step
+from train.optimizers import optimizer
+from train.state import State, new_state
+from train.step import Batch, Metrics, sums_of, updated
+from train.trainer import mesh_of
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ def learning_rate_range(argv: list[str], prog: str) -> None:
     config = resolve(options.config)
     rates, losses = np.geomspace(options.low, options.high, options.steps), []
     loader = options.loader()
-    with Bar("learning rates", options.steps, "steps") as bar:
-        for loss in until_hopeless(losses_at(config, rates, loader)):
+    with mesh_of(config) as mesh, Bar("learning rates", options.steps, "steps") as bar:
+        batches = feed(loader, mesh, 0, options.steps) if mesh else loader.batches(0, options.steps)
+        for loss in until_hopeless(losses_at(config, rates, batches)):
             losses.append(loss)
             bar.advance(1)
     try:
@@ -65,18 +71,21 @@ def learning_rate_range(argv: list[str], prog: str) -> None:
         write_atomically(options.out, page(config.name, rates, losses, found).encode())
 
 
-def losses_at(config: Config, rates: Values, loader: Loader) -> Iterator[float]:
-    """The loss of each step's batch, before its update with the rate of that step."""
-    train, grown = config.train, jnp.asarray(rates, jnp.float32)
-    transform = optax.chain(
-        optax.clip_by_global_norm(train.grad_clip),
-        optax.adamw(lambda step: grown[step], train.beta1, train.beta2, weight_decay=train.weight_decay, mask=decayed),
-    )
-    model = create(config.model, config.seed)
-    state, step = transform.init(cast(Any, model)), make_step(transform)
-    for batch in loader.batches(0, len(rates)):
-        model, state, loss = step(model, state, batch)
-        yield float(loss)
+def losses_at(config: Config, rates: Values, batches: Iterable[Batch]) -> Iterator[float]:
+    """The loss of each batch, before its update with the rate of that step."""
+    grown, guard = jnp.asarray(rates, jnp.float32), replace(config.train.guard, deviations=0.0)
+    train = replace(config.train, learning_rate=1.0, schedule="constant", warmup_steps=0, guard=guard)
+    config = replace(config, train=train)
+    transform = optax.chain(optimizer(config.model, train), optax.scale_by_schedule(lambda step: grown[step]))
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        return updated(config, transform, state, sums_of(config, state.model, batch))
+
+    state = new_state(create(config.model, config.seed), transform, guard.window)
+    for batch in batches:
+        state, metrics = step(state, batch)
+        yield float(metrics["loss"])
 
 
 def content(rates: Values, losses: list[float], found: Suggestion) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codelm import cli
-from codelm.config import Config, TrainConfig, resolve
+from codelm.config import Config, MeshConfig, TrainConfig, resolve
 from codelm.config_io import to_json
 from codelm.errors import UserError
 from codelm.model import create
@@ -92,7 +92,7 @@ def test_every_step_takes_its_own_rate(batches: Batches) -> None:
     model = create(config.model, config.seed)
     measure = jax.jit(lambda batch: training_losses(model, config.train, batch)[1].parts["loss"])
     untouched = [float(measure(batch)) for batch in loader.batches(0, 4)]
-    late = list(losses_at(config, np.array([1e-20, 1e-20, 1e-2, 1e-20]), loader))
+    late = list(losses_at(config, np.array([1e-20, 1e-20, 1e-2, 1e-20]), loader.batches(0, 4)))
     assert late[:3] == pytest.approx(untouched[:3], rel=1e-5)
     assert late[3] < untouched[3] - 0.01
 
@@ -100,8 +100,8 @@ def test_every_step_takes_its_own_rate(batches: Batches) -> None:
 def test_the_command(
     batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(learning_rate_command, "losses_at", lambda config, rates, loader: iter(curve(0.02).tolist()))
-    (tmp_path / "c.json").write_text(to_json(small(batches)))
+    monkeypatch.setattr(learning_rate_command, "losses_at", lambda config, rates, batches: iter(curve(0.02).tolist()))
+    (tmp_path / "c.json").write_text(to_json(replace(small(batches), mesh=MeshConfig(data=2, fsdp=1, context=4))))
     corpus = f"--data.sources.0.corpus={batches.corpus}"
     argv = ["lr-range", str(tmp_path / "c.json"), corpus, f"--cache={batches.cache}", "--steps=101"]
     assert cli.main([*argv, "--out", str(tmp_path / "page.html"), "--json"]) == 0
@@ -112,7 +112,7 @@ def test_the_command(
     assert all(f">{what} {found[key]:.2g}<" in html for what, key in (("steepest",) * 2, ("rises", "diverges")))
     assert cli.main(argv) == 0
     assert f"try --train.learning_rate {found['rate']:.2g} (a tenth of where it rises)" in capsys.readouterr().out
-    flat = lambda config, rates, loader: iter([8.0, 8.1] * 50)  # noqa: E731
+    flat = lambda config, rates, batches: iter([8.0, 8.1] * 50)  # noqa: E731
     monkeypatch.setattr(learning_rate_command, "losses_at", flat)
     for more, said in [("--steps=10", "at least 20"), ("--low=20", "the first below the second"), ("", "did not fall")]:
         assert cli.main([*argv, *([more] if more else []), "--out", str(tmp_path / "flat.html")]) == 2
