@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from codelm import cache as kv
 from codelm.attention import attend
 from codelm.cache import Cache, Slots
 from codelm.config import ModelConfig
+from codelm.matmuls import product
 from codelm.moe import MoEStats, moe
 from codelm.parameters import all_parameters, block_parameters
 from codelm.rope import rotate, rotations
@@ -48,8 +50,8 @@ class Block(nnx.Module):
 
     router_bias: nnx.Param  # of routers balanced by bias; the trainer moves it
 
-    def __init__(self, config: ModelConfig, values: Mapping[str, Array]) -> None:
-        self.config = config
+    def __init__(self, config: ModelConfig, values: Mapping[str, Array], matmuls: str) -> None:
+        self.config, self.matmuls = config, matmuls
         for name in block_parameters(config):
             setattr(self, name, nnx.Param(values[name]))
 
@@ -84,7 +86,7 @@ class Block(nnx.Module):
             backend=config.attention,
         )
         mixed = checkpoint_name(follow(mixed, x), "attention")
-        out = _into_stream("bsnh,nhd->bsd", mixed, self.weight("out", x.dtype))
+        out = self.product("bsnh,nhd->bsd", mixed, "out", like_stream(x))
         return self.biased(out, "out_bias"), memory
 
     def heads(
@@ -92,9 +94,9 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B S N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
         """Rotated queries and keys, and values."""
         config = self.config
-        query = self.biased(jnp.einsum("bsd,dnh->bsnh", x, self.weight("query", x.dtype)), "query_bias")
-        key = self.biased(jnp.einsum("bsd,dkh->bskh", x, self.weight("key", x.dtype)), "key_bias")
-        value = self.biased(jnp.einsum("bsd,dkh->bskh", x, self.weight("value", x.dtype)), "value_bias")
+        query = self.biased(self.product("bsd,dnh->bsnh", x, "query"), "query_bias")
+        key = self.biased(self.product("bsd,dkh->bskh", x, "key"), "key_bias")
+        value = self.biased(self.product("bsd,dkh->bskh", x, "value"), "value_bias")
         if config.qk_norm:
             query = rms_norm(query, self.scale("query_norm"), config.norm_eps)
             key = rms_norm(key, self.scale("key_norm"), config.norm_eps)
@@ -126,15 +128,21 @@ class Block(nnx.Module):
         """The feed-forward, or the shared experts, which are one wide feed-forward."""
 
         def product(name: str) -> Float[Array, "B S F"]:
-            out = jnp.einsum("bsd,df->bsf", x, self.weight(prefix + name, x.dtype))
+            out = self.product("bsd,df->bsf", x, prefix + name)
             return checkpoint_name(self.biased(out, f"{prefix}{name}_bias"), name)
 
         if self.config.mlp == "gelu":
             hidden = jax.nn.gelu(product("up"))  # jax's gelu is the tanh one
         else:
             hidden = (jax.nn.silu if self.config.mlp == "swiglu" else jax.nn.gelu)(product("gate")) * product("up")
-        down = self.weight(f"{prefix}down", x.dtype)
-        return self.biased(_into_stream("bsf,fd->bsd", hidden, down), f"{prefix}down_bias")
+        down = self.product("bsf,fd->bsd", hidden, f"{prefix}down", like_stream(x))
+        return self.biased(down, f"{prefix}down_bias")
+
+    def product(
+        self, subscripts: str, x: Float[Array, "B S ..."], name: str, out_sharding: PartitionSpec | None = None
+    ) -> Float[Array, "B S ..."]:
+        """x times a parameter; out_sharding where what is summed over is split, so that parts add up across devices."""
+        return product(subscripts, x, self.weight(name, x.dtype), self.matmuls, out_sharding)
 
     def stored(self, name: str) -> Float[Array, "..."]:
         return getattr(self, name)[...]
@@ -169,13 +177,23 @@ class Transformer(nnx.Module):
     mtp_up: nnx.Param  # of heads that look further ahead
     mtp_down: nnx.Param
 
-    def __init__(self, config: ModelConfig, values: Mapping[str, Array]) -> None:
-        """A model of these arrays (see `codelm.parameters.all_parameters`); `create` makes a new one."""
+    def __init__(self, config: ModelConfig, values: Mapping[str, Array], matmuls: str = "") -> None:
+        """A model of these arrays (see `codelm.parameters.all_parameters`); `create` makes a new one.
+
+        With matmuls (see TrainConfig) the products of its layers are in fewer bits.
+        """
         self.config = config
         blocks = {name.removeprefix("blocks."): value for name, value in values.items() if name.startswith("blocks.")}
         for name in values.keys() - {f"blocks.{block}" for block in blocks}:
             setattr(self, name, nnx.Param(values[name]))
-        self.blocks = Block(config, blocks)
+        self.blocks = Block(config, blocks, matmuls)
+
+    def arrays(self) -> dict[str, Array]:
+        """Its arrays by name, as they make a model."""
+        return {
+            name: getattr(self.blocks if name.startswith("blocks.") else self, name.removeprefix("blocks."))[...]
+            for name in all_parameters(self.config)
+        }
 
     def __call__(
         self,
@@ -304,16 +322,11 @@ def _fill_slots(slots: Slots, rows: Rows) -> Slots:
     )
 
 
-def _into_stream(subscripts: str, x: Float[Array, "B S ..."], weight: Float[Array, "..."]) -> Float[Array, "B S D"]:
-    """A product that sums over a split dimension: the parts are added up across devices."""
-    return jnp.einsum(subscripts, x, weight, out_sharding=like_stream(x))
-
-
 def look_ahead(x: Float[Array, "B S D"], up: Float[Array, "D F"], down: Float[Array, "F D"]) -> Float[Array, "B S D"]:
     """A head's own part: a small feed-forward beside the stream."""
     up, down = gathered(up.astype(x.dtype), "width", "mlp"), gathered(down.astype(x.dtype), "mlp", "width")
     hidden = jax.nn.silu(jnp.einsum("bsd,df->bsf", x, up))
-    return x + _into_stream("bsf,fd->bsd", hidden, down)
+    return x + jnp.einsum("bsf,fd->bsd", hidden, down, out_sharding=like_stream(x))
 
 
 def _scale(stored: Float[Array, " D"], config: ModelConfig) -> Float[Array, " D"]:

@@ -62,12 +62,9 @@ def export(argv: list[str], prog: str) -> None:
 
 
 def values(model: LM) -> dict:
-    """The model's arrays by name."""
-    owner = {True: model.model.blocks, False: model.model}
-    return {
-        name: getattr(owner[name.startswith("blocks.")], name.removeprefix("blocks."))[...]
-        for name in all_parameters(model.config)
-    }
+    """The arrays by name that a model of its config has."""
+    arrays = model.model.arrays()
+    return {name: arrays[name] for name in all_parameters(model.config)}
 
 
 def _described(model: LM) -> str:

@@ -60,7 +60,8 @@ class TrainConfig:
     mup_base_width: int = 0
     """A width whose learning rate is right: rates and logits of other widths follow from it (muP); 0 = not."""
     matmuls: Literal["", "int8", "fp8"] = ""
-    """Training products of the layers in fewer bits; empty = in model.compute_dtype."""
+    """Training products of attention and feed-forward in fewer bits (needs the extra quant); empty = in
+    model.compute_dtype, as those of routed experts and of the output table always are."""
     guard: GuardConfig = GuardConfig()
     start: str = ""
     """A checkpoint of a run (RUN or RUN/checkpoints/STAGE/STEP) to go on from; empty = from the beginning."""

@@ -45,6 +45,8 @@ def losses(model: Transformer, train: TrainConfig, batch: Batch) -> tuple[Float[
     moe/…       see `routing_losses`
     """
     config, options = model.config, _head_options(model.config)
+    if train.matmuls:
+        model = Transformer(config, model.arrays(), train.matmuls)
     hidden, _, routing = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"])
     targets, weights = jnp.asarray(batch["targets"]), jnp.asarray(batch["loss_weights"])
     total, stats = cross_entropy(hidden, model.output_table, targets, weights, z_weight=train.z_loss, **options)
