@@ -8,6 +8,7 @@ A folder is published whole: it is written beside its place and renamed. Trainin
 
 import dataclasses
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -99,8 +100,9 @@ def describe_damage(error: BaseException) -> str:
     """What went wrong at the bottom of a library's chain of errors, in one line."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    said = str(error).strip()
-    return said.splitlines()[0].split(" [tensorstore_spec")[0][:300] if said else type(error).__name__
+    said = (str(error).strip() or type(error).__name__).splitlines()[0].split(" [tensorstore_spec")[0]
+    said = re.sub(r" \[source locations.*", "", said)
+    return said if len(said) <= 300 else f"{said[:100]} … {said[-190:]}"
 
 
 def read_training_description(folder: epath.Path) -> dict[str, Any]:

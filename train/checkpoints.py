@@ -28,7 +28,7 @@ from train.differences import differences
 from train.state import State
 
 LOSS = "held_out_loss"
-_FAILURES = 2  # saves that fail one after another before the run stops
+_FAILURES = 3  # saves that fail one after another before the run stops
 
 policies = ocp.training.preservation_policies
 
@@ -40,13 +40,16 @@ class Checkpoints:
         """`inputs` says what is trained on (digests), so that a run does not go on with something else."""
         self.folder, self.config, self.inputs = epath.Path(folder), config, dict(inputs)
         self.unfinished = _unfinished(self.folder)
-        self._orbax = ocp.training.Checkpointer(
-            folder, preservation_policy=_kept(config.checkpoint), cleanup_tmp_directories=True
-        )
+        logging.getLogger("absl").addFilter(_told_once)
+        self._orbax = self._checkpointer()
         self._pending: tuple[int, Any] | None = None
         self._failed = 0
         self.failures: list[str] = []
         """What went wrong in the background and was not told yet."""
+
+    def _checkpointer(self) -> ocp.training.Checkpointer:
+        kept = _kept(self.config.checkpoint)
+        return ocp.training.Checkpointer(self.folder, preservation_policy=kept, cleanup_tmp_directories=True)
 
     @property
     def steps(self) -> list[int]:
@@ -74,7 +77,7 @@ class Checkpoints:
             self._pending = (step, response)
 
     def finish(self) -> None:
-        """Wait for what is being saved; its failure is kept in `failures`, and the second in a row stops the run."""
+        """Wait for what is being saved; its failure is kept in `failures`, and the third in a row stops the run."""
         if self._pending is None:
             return
         (step, response), self._pending = self._pending, None
@@ -88,6 +91,9 @@ class Checkpoints:
     def _fails(self, step: int, error: Exception) -> None:
         self._failed += 1
         self.failures.append(f"checkpoint {self.folder / str(step)} could not be saved: {describe_damage(error)}")
+        with contextlib.suppress(Exception):
+            self._orbax.close()
+        self._orbax = self._checkpointer()  # the old one would raise the same error again
         if self._failed >= _FAILURES:
             raise UserError(f"{self.failures[-1]}; {self.last_good()}")
 
@@ -113,12 +119,20 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        self.finish()
-        self._orbax.close()
+        try:
+            self.finish()
+        finally:
+            with contextlib.suppress(Exception):  # Orbax raises once more what `finish` has told
+                self._orbax.close()
 
 
 class Damaged(Exception):
     """A checkpoint that is there but cannot be trusted."""
+
+
+def _told_once(record: logging.LogRecord) -> bool:
+    """Without the pages in which each of Orbax's threads says that a save failed: `finish` says it."""
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 @contextlib.contextmanager

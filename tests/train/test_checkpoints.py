@@ -181,7 +181,7 @@ def test_what_a_killed_process_was_saving_is_named(
     assert saved.steps == [10]
 
 
-def test_a_failed_save_is_told_and_the_second_in_a_row_stops(
+def test_a_failed_save_is_told_and_the_third_in_a_row_stops(
     folder: Path, trained: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = Checkpoints(str(folder), CONFIG, INPUTS)
@@ -192,14 +192,21 @@ def test_a_failed_save_is_told_and_the_second_in_a_row_stops(
         def result(self) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(saved._orbax, "save_checkpointables_async", lambda *_, **__: Full())
+    kind, honest = type(saved._orbax), type(saved._orbax).save_checkpointables_async
+    monkeypatch.setattr(kind, "save_checkpointables_async", lambda *_, **__: Full())
     saved.save(trained, 2)
     saved.finish()
     assert len(saved.failures) == 1
     assert "2 could not be saved" in saved.failures[0]
     assert "No space left" in saved.failures[0]
+    monkeypatch.setattr(kind, "save_checkpointables_async", honest)
     saved.save(trained, 3)
-    with pytest.raises(UserError, match=rf"No space left.*last good one is {folder / '1'}"):
+    saved.finish()
+    assert saved.steps == [1, 3]
+    monkeypatch.setattr(kind, "save_checkpointables_async", lambda *_, **__: Full())
+    for step in (4, 5, 6):
+        saved.save(trained, step)
+    with pytest.raises(UserError, match=rf"No space left.*last good one is {folder / '3'}"):
         saved.finish()
 
 
