@@ -3,8 +3,8 @@
     make demo                                   # the whole of it: codelm run configs/quickstart.py
     codelm config show configs/quickstart.py
 
-Cost: about four minutes on two CPU cores. Expect: a held-out loss well below the unigram entropy of the corpus, and text
-that has the shape of Python (keywords, indentation, calls) but no sense; no hole is filled exactly.
+Cost: about four minutes on two CPU cores. Expect: a held-out loss well below the unigram entropy of the corpus, and
+text that has the shape of Python (keywords, indentation, calls) but no sense; hardly a hole is filled exactly.
 """
 
 from codelm.config import Config, CorpusConfig, DataConfig, TokenizerConfig, TrainConfig

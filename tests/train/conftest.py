@@ -12,6 +12,7 @@ from codelm.model import Transformer, create
 from codelm.train_config import EvaluationConfig
 from tests.data import batches as made_batches
 from tests.data.batches import VOCAB, Batches
+from tests.data.conftest import gcs as gcs  # a fixture of these tests too
 
 TINY = ModelConfig(
     depth=1,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from train import checkpoints
 from train.checkpoints import Checkpoints
 from train.state import State
 from train.step import make_steps
-from train.trainer import mesh_of
+from train.trainer import Job, mesh_of
 
 INPUTS = {"corpus": "c0ffee", "tokenizer": "7ea"}
 
@@ -215,3 +216,29 @@ def test_it_says_what_it_is(folder: Path, trained: State) -> None:
     description = read_training_description(epath.Path(folder / "4"))
     assert description["inputs"] == INPUTS
     assert description["config"]["train"]["learning_rate"] == CONFIG.train.learning_rate
+
+
+def test_on_google_cloud_storage(
+    gcs: str, trained: State, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an emulator: kept by rule, found again, and the one before a damaged one used."""
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", os.environ["STORAGE_EMULATOR_HOST"])
+    told = config(folder=f"{gcs}/checkpoints", keep_last=2)
+    folder = Job("pretrain", told, Path("runs/x"), INPUTS).checkpoints
+    assert folder == f"{gcs}/checkpoints/unnamed/pretrain"
+    saved = Checkpoints(folder, told, INPUTS)
+    for step in (1, 2, 3):
+        saved.save(trained if step == 3 else begin(CONFIG), step)
+    saved.close()
+    assert saved.failures == []
+    found = Checkpoints(folder, told, INPUTS).restore(begin(CONFIG), ())
+    assert found is not None
+    assert same(found, trained)
+    arrays = list((epath.Path(folder) / "3" / "parameters" / "d").iterdir())
+    max(arrays, key=lambda path: path.stat().length).write_bytes(b"nonsense")
+    again = Checkpoints(folder, told, INPUTS)
+    assert again.steps == [2, 3]
+    found = again.restore(begin(CONFIG), ())
+    assert found is not None
+    assert same(found, begin(CONFIG))
+    assert "3 is damaged" in capsys.readouterr().err
