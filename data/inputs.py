@@ -11,6 +11,7 @@ from pathlib import Path
 from codelm import tokenizer as tokenizers
 from codelm import tokenizer_training
 from codelm.config import Config
+from codelm.errors import UserError
 from codelm.publish import write_atomically
 from codelm.tokenizer import Tokenizer
 from data import build, dataset, manifest
@@ -59,9 +60,25 @@ def tokenizer_file(config: Config, corpus: Corpus | None, runs: Path = RUNS) -> 
 
 
 def tokenizer_path(config: Config, corpus: Corpus, runs: Path = RUNS) -> Path:
-    """Where the one learnt on the corpus is kept; its name tells what it was learnt from."""
+    """Where the one learnt on the corpus is kept."""
+    return _learnt_path(config, corpus, run_folder(config, runs))
+
+
+def _learnt_path(config: Config, corpus: Corpus, folder: Path) -> Path:
+    """In a run's folder; its name tells what it was learnt from."""
     known = f"{corpus.manifest['digest']} {config.tokenizer.vocab_size} {tokenizers.OWN_SPECIALS}"
-    return run_folder(config, runs) / f"tokenizer-{hashlib.sha256(known.encode()).hexdigest()[:8]}.model"
+    return folder / f"tokenizer-{hashlib.sha256(known.encode()).hexdigest()[:8]}.model"
+
+
+def left_in(folder: Path, config: Config) -> tuple[Corpus | None, Tokenizer]:
+    """The corpus and the tokenizer that a run used, out of its folder; nothing is made."""
+    corpus = dataset.load(folder / CORPUS) if needs_own_corpus(config) else None
+    if config.tokenizer.path or corpus is None:
+        return corpus, tokenizers.load(tokenizers.file_of(config.tokenizer.path))
+    path = _learnt_path(config, corpus, folder)
+    if not path.exists():
+        raise UserError(f"{path} is missing, the tokenizer that the run learnt: the same `codelm run` learns it again")
+    return corpus, tokenizers.load(path)
 
 
 def _learn(corpus: dataset.Corpus, vocab_size: int) -> bytes:

@@ -60,13 +60,13 @@ def show(argv: list[str], prog: str) -> None:
 
 def _content(row: Row, loader: Loader) -> dict[str, Any]:
     arrays = {name: np.asarray(values).tolist() for name, values in row.arrays.items()}
-    sources = [_source(row, number, document) for number, document in enumerate(row.documents)]
+    sources = [source_of(row, number, document) for number, document in enumerate(row.documents)]
     step, place = divmod(row.number, loader.batch_size)
     about = {"row": row.number, "step": step, "row_of_step": place, "source": row.source, "epoch": row.epoch}
     return {**arrays, "sources": sources, **about}
 
 
-def _source(row: Row, number: int, document: Written) -> dict[str, Any]:
+def source_of(row: Row, number: int, document: Written) -> dict[str, Any]:
     """Where one segment of the row is from."""
     files = []
     for document_number, start, stop in document.files:
@@ -92,7 +92,7 @@ def _lines(row: Row, loader: Loader, marks: str) -> Iterator[Text]:
         yield Text(f"\n── segment {number}, positions {at} to {at + document.positions}", "bold") + Text(
             f": {int(learnt.sum())} learnt{_holes(document)}"
         )
-        for line in _source(row, number, document)["files"]:
+        for line in source_of(row, number, document)["files"]:
             where = f"{line['repository']}: {line['path']} ({line['language'] or 'conversation'})"
             yield Text(f"   {where}, tokens {line['first_token']} to {line['end_token']}", "dim")
         yield _coloured(document, [False, *learnt.tolist()], row.writer.tokenizer, marks)

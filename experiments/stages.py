@@ -74,9 +74,7 @@ def checkpoint_in(path: str) -> epath.Path:
 
 def newest_step(job: Job) -> int:
     """Of the job's own checkpoints; 0 where there are none."""
-    folder = epath.Path(job.checkpoints)
-    steps = [int(found.name) for found in folder.iterdir() if found.name.isdigit()] if folder.exists() else []
-    return max(steps, default=0)
+    return max(checkpoints.steps_in(epath.Path(job.checkpoints)), default=0)
 
 
 def check(job: Job) -> None:

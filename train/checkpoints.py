@@ -106,17 +106,10 @@ class Checkpoints:
         """The newest state that can be read, on the mesh of `like`; None where there is none yet."""
         for name in self.unfinished:
             print(f"{self.folder / name} was not finished, so it is left out", file=sys.stderr)
-        damaged = []
-        for step in reversed(self.steps):
-            try:
-                with _quiet():
-                    return load(self.folder / str(step), like, self.config, self.inputs, may_change)
-            except Damaged as error:
-                damaged.append(f"{self.folder / str(step)} is damaged ({error})")
-                print(f"{damaged[-1]}; looking for the one before it", file=sys.stderr)
-        if damaged:
+        state, damaged = newest(self.folder, self.steps, like, self.config, self.inputs, may_change)
+        if state is None and damaged:
             raise UserError(f"no checkpoint of {self.folder} can be read: {damaged[0]}; move them away to begin anew")
-        return None
+        return state
 
     def close(self) -> None:
         try:
@@ -133,6 +126,31 @@ class Damaged(Exception):
 def _told_once(record: logging.LogRecord) -> bool:
     """Without the pages in which each of Orbax's threads says that a save failed: `finish` says it."""
     return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+def steps_in(folder: epath.Path) -> list[int]:
+    """The steps of the checkpoints in a folder; nothing in it is touched."""
+    return sorted(int(found.name) for found in folder.iterdir() if found.name.isdigit()) if folder.exists() else []
+
+
+def newest(
+    folder: epath.Path,
+    steps: Sequence[int],
+    like: State,
+    config: Config,
+    inputs: Mapping[str, str],
+    may_change: Sequence[str],
+) -> tuple[State | None, list[str]]:
+    """The last of these states that can be read, as `load` does it; and what is wrong with those after it."""
+    damaged = []
+    for step in reversed(steps):
+        try:
+            with _quiet():
+                return load(folder / str(step), like, config, inputs, may_change), damaged
+        except Damaged as error:
+            damaged.append(f"{folder / str(step)} is damaged ({error})")
+            print(f"{damaged[-1]}; looking for the one before it", file=sys.stderr)
+    return None, damaged
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ class Records:
             return
         try:
             with (self.run / name).open("a") as file:
-                file.write(json.dumps(_finite(line)) + "\n")
+                file.write(json.dumps(finite(line)) + "\n")
         except OSError as error:
             raise UserError(
                 f"cannot write {self.run / name}: {error.strerror or error}; what is in checkpoints stays, run the "
@@ -122,8 +122,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN and no infinity: they are written as text."""
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

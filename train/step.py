@@ -7,7 +7,7 @@
 >>> state, metrics = steps.update(state, sums)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from codelm.config import Config
 from codelm.model import Transformer
+from codelm.train_config import TrainConfig
 from train.guard import chosen, judge
 from train.losses import losses, with_balanced_routers
 from train.optimizers import optimizer
@@ -51,6 +52,18 @@ def make_steps(config: Config) -> Steps:
         more=jax.jit(more, donate_argnums=1),
         update=jax.jit(apply, donate_argnums=0),
     )
+
+
+def through(
+    train: TrainConfig, call: Callable[..., Any], state: State, parts: Sequence[Batch]
+) -> tuple[State, Metrics]:
+    """A step by the functions of `Steps`, which `call` calls by name."""
+    if train.accumulate == 1:
+        return call("whole", state, parts[0])
+    sums = call("first", state.model, parts[0])
+    for part in parts[1:]:
+        sums = call("more", state.model, sums, part)
+    return call("update", state, sums)
 
 
 def sums_of(config: Config, model: Transformer, batch: Batch) -> Sums:

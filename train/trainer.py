@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from train.optimizers import optimizer
 from train.records import Records
 from train.signals import Stop, listening
 from train.state import State, new_state
-from train.step import Batch, Metrics, Steps, make_steps
+from train.step import Batch, Metrics, Steps, make_steps, through
 
 
 @dataclass(frozen=True)
@@ -209,15 +210,9 @@ class Trainer:
             with self.clock.of("data"):
                 parts.append(next(batches))
             waited += time.monotonic() - before
-        run = _call if self._timed else self._timed_call
+        call = partial(_call if self._timed else self._timed_call, self.steps)
         self._timed = True
-        if self.config.train.accumulate == 1:
-            state, metrics = run(self.steps, "whole", state, parts[0])
-        else:
-            sums = run(self.steps, "first", state.model, parts[0])
-            for part in parts[1:]:
-                sums = run(self.steps, "more", state.model, sums, part)
-            state, metrics = run(self.steps, "update", state, sums)
+        state, metrics = through(self.config.train, call, state, parts)
         self._busy += time.monotonic() - began
         return state, metrics
 
