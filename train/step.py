@@ -86,10 +86,12 @@ def updated(config: Config, transform: optax.GradientTransformation, state: Stat
     metrics = parts | norms("grad_norm", square_sums(gradient))
     fine, guard = judge(state.guard, train.guard, parts["loss"], metrics["grad_norm"])
     shrink = jnp.minimum(1.0, train.grad_clip / jnp.maximum(metrics["grad_norm"], 1e-20))
+    rate = learning_rate(train)(state.step)
+    # Without the barrier XLA copies how these are computed into the loops over every array that they go into.
+    fine, shrink, rate = jax.lax.optimization_barrier((fine, shrink, rate))
     gradient = jax.tree.map(lambda g: g * shrink, gradient)
     params: Any = state.model  # a module is a pytree, which optax's own types do not know
     direction, moments = transform.update(gradient, state.optimizer, params)
-    rate = learning_rate(train)(state.step)
     direction = jax.tree.map(lambda d: rate * d, direction)
     model = with_balanced_routers(cast(Transformer, optax.apply_updates(params, direction)), load)
     metrics |= norms("update_norm", square_sums(direction))
