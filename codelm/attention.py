@@ -259,8 +259,9 @@ def dense(
         scores = rule.softcap * jnp.tanh(scores / rule.softcap)
     seen = rows.visible(rule.window)[:, None, None]
     scores = jnp.where(seen, scores, MASKED)
-    peak = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
-    weights = jnp.where(seen, jnp.exp(scores - peak), 0.0)
+    # At least MASKED / 2, so that the weights of a query that sees nothing are 0 like those of all masked keys.
+    peak = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True, initial=MASKED / 2))
+    weights = jnp.exp(scores - peak)
     total = jnp.moveaxis(weights.sum(axis=-1), -1, 1)[..., None]
     mixed = jnp.einsum("bkgst,btkh->bskgh", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
     return (mixed / jnp.where(total > 0, total, 1.0)).reshape(query.shape).astype(query.dtype)
