@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from jaxtyping import Array
 
 from codelm import cache as kv
-from codelm.config import ModelConfig, MoEConfig, RopeConfig, dial
+from codelm.config import ModelConfig, MoEConfig, RopeConfig, TrainConfig, dial
 from codelm.model import PAD, Transformer, create, rms_norm
 from codelm.parameters import all_parameters
 from codelm.presets import PRESETS
 from codelm.sharding import spec
 from codelm.windows import layer_runs, layer_windows
-from train.step import loss
+from train.losses import losses
 
 SIZES = {"depth": 2, "width": 64, "heads": 4, "kv_heads": 4, "head_dim": 16, "mlp_width": 64, "vocab_size": 64}
 EXPERTS = MoEConfig(experts=4, top_k=2, expert_width=32, shared_experts=1, router_z_weight=0.01)
@@ -51,6 +53,12 @@ def config_of(name: str, **changes: Any) -> ModelConfig:
 # shape; what is compared stands in rows of the same batch, or differs in the weights of the loss.
 ROWS, LENGTH = 8, 16
 forward = jax.jit(Transformer.__call__)
+
+
+def loss(model: Transformer, batch: Mapping[str, Any]) -> Array:
+    return losses(model, TrainConfig(), batch)[0]
+
+
 loss_and_gradient = jax.jit(jax.value_and_grad(loss))
 
 
