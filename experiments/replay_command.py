@@ -177,6 +177,7 @@ def lines(found: dict[str, Any]) -> Iterator[Text]:
     yield verdict(found)
     if found["bisection"]:
         yield Text("")
+        yield Text("by halves (norms of gradients summed over tokens, with the other rows empty):", "bold")
         yield from trail(found["bisection"])
         yield conclusion(found)
     yield Text("")
@@ -184,7 +185,8 @@ def lines(found: dict[str, Any]) -> Iterator[Text]:
     if found["culprit"] is not None and found["stage"] == "pretrain":
         number = found["rows"][found["culprit"]]["number"]
         yield Text("")
-        yield Text(f"to read it: codelm data show {found['run']}/{CONFIG} --row {number}")
+        run = Path(found["run"])
+        yield Text(f"to read it: codelm data show {run / CONFIG} --dir {run.parent} --row {number}")
 
 
 def verdict(found: dict[str, Any]) -> Text:
@@ -202,10 +204,14 @@ def verdict(found: dict[str, Any]) -> Text:
 def trail(bisection: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[Text]:
     """The halves, and which one it went on with."""
     for pair in bisection:
-        halves: Halves = (Measured(**pair[0]), Measured(**pair[1]))
+        halves: Halves = (_half(pair[0]), _half(pair[1]))
         chosen = worse(halves)
         told = [f"{_range(half.rows)}: loss {half.loss:.4g}, gradient {half.gradient:.4g}" for half in halves]
         yield Text(f"rows {told[0]} | {told[1]} → {_range(chosen.rows)}")
+
+
+def _half(told: Mapping[str, Any]) -> Measured:
+    return Measured(tuple(told["rows"]), told["loss"], told["gradient"])
 
 
 def conclusion(found: dict[str, Any]) -> Text:

@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from codelm import cli, config_io
 from codelm.config import Config, CorpusConfig, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
 from codelm.errors import UserError
 from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig
-from experiments import results, run_command
+from experiments import replay_command, results, run_command
 from tests.data.made_corpus import repositories
 
 MODEL = ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32")
@@ -107,6 +108,65 @@ def test_the_model_of_a_run_can_be_loaded(done: Path) -> None:
     assert lm.generate(samples[0]["prompt"], max_new_tokens=24) == samples[0]["completion"]
     before = codelm.load(done / "checkpoints" / "pretrain" / "12")
     assert before.config.max_seq_len == 64
+
+
+def test_a_step_of_a_run_can_be_done_again(done: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def files() -> list[Any]:
+        return sorted((path, path.stat().st_mtime_ns) for path in done.rglob("*"))
+
+    before, told = files(), ["replay", str(done), "--cache", str(runs / "cache")]
+    assert cli.main([*told, "--stage", "midtrain", "--step", "3", "--bisect", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"loss", "grad_norm", "grad_norm/attention"} <= set(found["recorded"])
+    assert found["different"] == found["elsewhere"] == {}
+    assert [row["row"] for row in found["rows"]] == list(range(8))
+    assert sum(row["share"] for row in found["rows"]) == pytest.approx(1)
+    tokens = [row["tokens"] for row in found["rows"]]
+    loss = sum(row["loss"] * count for row, count in zip(found["rows"], tokens, strict=True)) / sum(tokens)
+    assert loss == pytest.approx(found["metrics"]["loss"], rel=1e-4)
+    assert [len(half["rows"]) for pair in found["bisection"] for half in pair] == [4, 4, 2, 2, 1, 1]
+    assert found["rows"][found["culprit"]]["documents"][0]["files"][0]["path"]
+    assert files() == before
+    shown = "\n".join(map(str, replay_command.lines(found)))
+    assert "midtrain step 3" in shown
+    assert f"as recorded: {len(found['recorded'])} figures, bit for bit" in shown
+    assert f"all rows are finite; row {found['culprit']} adds the most" in shown
+    first = found["rows"][0]["documents"][0]["files"][0]
+    assert f"{first['repository']}: {first['path']} ({first['language']})" in shown
+    assert "not recorded" in str(replay_command.verdict(found | {"recorded": []}))
+    moved = {"different": {"loss": [2.0, 1.0]}, "elsewhere": {"jax": ["0.11.2", "0.12.0"]}}
+    said = "differs from the record: loss 2.0, was 1.0. It ran elsewhere: jax was 0.11.2, is 0.12.0"
+    assert str(replay_command.verdict(found | moved)) == said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--step", "13"], "has no step 13 of pretrain: the last one recorded is 12"),
+        (["--step", "0"], "--step counts from 1, not 0"),
+        (["--step", "5", "--stage", "midtrain"], "has no step 5 of midtrain: the last one recorded is 3"),
+        (["--step", "one"], "See codelm replay --help"),
+        ([], "See codelm replay --help"),
+    ],
+)
+def test_a_step_that_was_never_done(done: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str) -> None:
+    assert cli.main(["replay", str(done), *more]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.strip().count("\n") == 0
+    assert cli.main(["replay", str(done.parent), "--step", "1"]) == 2
+    assert "a run's folder holds config.json" in capsys.readouterr().err
+
+
+def test_a_step_without_the_tokenizer_of_the_run(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(done, tmp_path / "small")
+    learnt = next((tmp_path / "small").glob("tokenizer-*.model"))
+    learnt.unlink()
+    assert cli.main(["replay", str(tmp_path / "small"), "--step", "1"]) == 2
+    assert f"{learnt} is missing" in capsys.readouterr().err
+    assert not learnt.exists()
 
 
 def test_again_does_nothing_again(config: Path, runs: Path, done: Path, capsys: pytest.CaptureFixture[str]) -> None:
