@@ -115,12 +115,11 @@ def begun(job: Job) -> State:
 
 def part_loader_config(config: Config) -> Config:
     """What the loader of a stage is made of: its batches are the parts that a step goes through."""
-    rows = config.data.batch_size // config.train.accumulate
-    return replace(
-        config,
-        data=replace(config.data, batch_size=rows),
-        train=replace(config.train, accumulate=1, batch_warmup_steps=0),
-    )
+    data, train = config.data, config.train
+    # A mixture that changes at a step changes at that step's first part.
+    boundaries = tuple(schedules.parts_before(train, step) for step in data.boundaries)
+    data = replace(data, batch_size=data.batch_size // train.accumulate, boundaries=boundaries)
+    return replace(config, data=data, train=replace(train, accumulate=1, batch_warmup_steps=0))
 
 
 class Trainer:

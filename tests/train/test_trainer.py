@@ -161,6 +161,15 @@ def test_a_batch_that_grows_takes_every_row_once(batches: Batches, tmp_path: Pat
     assert sorted(set(seen)) == list(range(tokens[-1] // 128))
 
 
+def test_a_mixture_changes_at_its_step_whatever_the_parts(batches: Batches) -> None:
+    told = config(batches, accumulate=4, batch_warmup_steps=6)
+    told = dataclasses.replace(told, data=dataclasses.replace(told.data, boundaries=(3, 9)))
+    steps = [1, 1, 2, 2, 3, 3, 4, 4, 4]  # parts of each: a quarter more every other step
+    assert part_loader_config(told).data.boundaries == (sum(steps[:3]), sum(steps))
+    whole = dataclasses.replace(told, train=dataclasses.replace(told.train, accumulate=1, batch_warmup_steps=0))
+    assert part_loader_config(whole).data == told.data
+
+
 def test_a_step_that_is_not_finite_is_left_out_and_told(batches: Batches, tmp_path: Path) -> None:
     def poison(number: int, batch: Arrays) -> Arrays:
         if number == 5:
