@@ -53,7 +53,7 @@ def _units_of(spec: str, name: str, distribution: Distribution, unit_bytes: int)
 
 def _is_content(parts: tuple[str, ...]) -> bool:
     """What the package is, rather than what is said of it."""
-    return not parts[0].endswith((".dist-info", ".egg-info"))
+    return not any(part.endswith((".dist-info", ".egg-info")) for part in parts)  # setuptools carries some inside
 
 
 def licences(distribution: Distribution) -> tuple[str, ...]:

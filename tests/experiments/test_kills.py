@@ -136,6 +136,7 @@ def test_told_to_stop_it_saves_in_time_and_exits_with_0(whole: Path) -> None:
     same_as_whole(whole, "stopped")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up(whole: Path) -> None:
     """A limit on the size of files stands in for it: the records, or a checkpoint, cannot be written any more."""
 

@@ -86,6 +86,7 @@ def small(batches: Batches) -> Config:
     return resolve(replace(config, model=model, train=TrainConfig(steps=5)))
 
 
+@pytest.mark.slow
 def test_every_step_takes_its_own_rate(batches: Batches) -> None:
     config = small(batches)
     loader: Loader = batches.loader(seq_len=64, batch_size=2)

@@ -62,7 +62,9 @@ def test_what_was_saved_comes_back_bit_for_bit(folder: Path, trained: State) -> 
     assert not same(found, begin(CONFIG))
 
 
-@pytest.mark.parametrize("mesh", [{"fsdp": 8}, {"data": 2, "tensor": 2, "context": 2}])
+@pytest.mark.parametrize(
+    "mesh", [pytest.param({"fsdp": 8}, marks=pytest.mark.slow), {"data": 2, "tensor": 2, "context": 2}]
+)
 def test_it_comes_back_on_another_mesh(folder: Path, trained: State, mesh: dict[str, int]) -> None:
     save(folder, trained, {1: None})
     other = dataclasses.replace(CONFIG, mesh=MeshConfig(**({"data": 1} | mesh)))

@@ -59,7 +59,10 @@ def trained(config: Config, tokens: np.ndarray, steps: int) -> tuple[State, list
     return state, found
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 5e-3), ("muon", 5e-3), ("adafactor", 5e-3)])
+@pytest.mark.parametrize(
+    ("optimizer", "rate"),
+    [("adamw", 5e-3), *(pytest.param(o, 5e-3, marks=pytest.mark.slow) for o in ("muon", "adafactor"))],
+)
 def test_it_learns_by_heart(optimizer: str, rate: float) -> None:
     tokens = np.random.default_rng(0).integers(0, 50, 60).astype(np.int32)
     train = TrainConfig(steps=60, learning_rate=rate, warmup_steps=5, optimizer=optimizer)  # type: ignore[arg-type]

@@ -102,6 +102,7 @@ def test_every_figure_has_the_bits_of_the_record(whole: Replay) -> None:
         assert different(values | {"loss": other}, record) == {"loss": (other, record["loss"])}
 
 
+@pytest.mark.slow
 def test_the_row_that_weighs_too_much_is_found(in_parts: Replay) -> None:
     """In batches that grow by parts."""
     assert [len(in_parts.batch(step)) for step in (1, 3, 10)] == [1, 2, 4]

@@ -239,6 +239,7 @@ def test_evaluation_when_it_is_due_and_after_the_last_step(batches: Batches, tmp
     assert kept == [10, 12]
 
 
+@pytest.mark.slow
 def test_it_trains_the_same_on_a_mesh(batches: Batches, tmp_path: Path, whole: Any) -> None:
     from train.trainer import mesh_of
 
