@@ -8,7 +8,7 @@ demo:     ## run configs/quickstart.py from corpus to report and show what it wr
 
 test:     ## run the tests
 	@bash .ci/install dev
-	@.venv/bin/python -m pytest -n 2 --dist worksteal
+	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
 check:    ## ruff, types, import rule
 	@bash .ci/install dev
