@@ -1,5 +1,6 @@
 """What devices can do at best: the peak that MFU divides by."""
 
+import functools
 import time
 
 import jax
@@ -19,6 +20,7 @@ PEAKS = {
 }
 
 
+@functools.cache  # what is measured differs a little each time, and all figures of a process divide by one
 def peak_flops(device: jax.Device) -> tuple[float, str]:
     """FLOP/s of one device, and where the figure is from; 0 where nobody knows."""
     if device.platform == "cpu":

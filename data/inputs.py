@@ -74,7 +74,7 @@ def left_in(folder: Path, config: Config) -> tuple[Corpus | None, Tokenizer]:
     """The corpus and the tokenizer that a run used, out of its folder; nothing is made."""
     corpus = dataset.load(folder / CORPUS) if needs_own_corpus(config) else None
     if config.tokenizer.path or corpus is None:
-        return corpus, tokenizers.load(tokenizers.file_of(config.tokenizer.path))
+        return corpus, tokenizers.load(config.tokenizer.path)
     path = _learnt_path(config, corpus, folder)
     if not path.exists():
         raise UserError(f"{path} is missing, the tokenizer that the run learnt: the same `codelm run` learns it again")

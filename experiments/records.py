@@ -8,8 +8,9 @@ from typing import Any
 from codelm import config_io
 from codelm.config import Config
 from codelm.errors import UserError
+from train.records import METRICS, read
 
-CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
+CONFIG, RESULT = "config.json", "result.json"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Record:
 
 
 def load(folder: Path) -> Record:
-    return Record(folder, config_io.load(folder / CONFIG), result(folder), _metrics(folder / METRICS))
+    return Record(folder, config_io.load(folder / CONFIG), result(folder), read(folder / METRICS))
 
 
 def load_all(paths: list[Path]) -> list[Record]:
@@ -53,12 +54,3 @@ def result(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("codelm_result") != 1:
         raise UserError(f"{path} is no result that this codelm reads: it lacks codelm_result 1")
     return content
-
-
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    """Every whole line; a run that is going on may be writing its last one."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error

@@ -13,6 +13,7 @@ from codelm.model import Transformer
 from codelm.publish import write_atomically
 from codelm.tokenizer import Tokenizer
 from experiments import records
+from train import schedules
 from train.clock import Clock
 from train.infilling import Filled
 from train.records import METRICS, read
@@ -37,7 +38,7 @@ def write(
     samples: Sequence[Mapping[str, Any]],
     clock: Clock,
 ) -> None:
-    tokens = {job.stage: job.config.train.steps * job.config.data.batch_size * job.config.data.seq_len for job in told}
+    tokens = {job.stage: _tokens(job.config) for job in told}
     flops = [tokens[job.stage] * training_flops_per_token(job.config.model, job.config.data.seq_len) for job in told]
     losses = [line["loss"] for line in read(run / METRICS) if line["stage"] == told[-1].stage and "loss" in line]
     result = {
@@ -58,6 +59,12 @@ def write(
     }
     write_atomically(run / SAMPLES, (json.dumps(samples, indent=1, ensure_ascii=False) + "\n").encode())
     write_atomically(run / records.RESULT, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def _tokens(config: Config) -> int:
+    """That a stage trains on; its batches may have grown."""
+    parts, rows = schedules.parts_before(config.train, config.train.steps), config.data.batch_size
+    return parts * (rows // config.train.accumulate) * config.data.seq_len
 
 
 def samples(config: Config, model: Transformer, tokenizer: Tokenizer, filled: Sequence[Filled]) -> list[dict[str, Any]]:

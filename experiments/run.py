@@ -22,11 +22,13 @@ from typing import Any
 
 import jax
 from etils import epath
+from jax.experimental import multihost_utils
 
 from codelm.arithmetic import count_parameters
 from codelm.config import Config, resolve
 from codelm.config_io import to_json
 from codelm.errors import UserError
+from codelm.model import Transformer
 from codelm.publish import check_writable, write_atomically
 from codelm.tokenizer import Tokenizer, load
 from data import inputs, tokenizing
@@ -38,7 +40,8 @@ from experiments.report import write_report
 from train import checkpoints, held_out, infilling
 from train.clock import Clock
 from train.records import Records
-from train.trainer import Evaluation, Job, Trainer, fresh_state, mesh_of, part_loader_config
+from train.state import State
+from train.trainer import Evaluation, Job, Trainer, like_state, mesh_of, part_loader_config
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,16 @@ def run(config: Config, settings: Settings) -> Path:
     folder = inputs.run_folder(config, settings.dir)
     speaks = jax.process_index() == 0
     with mesh_of(config) as mesh, _alone(folder, speaks):
-        for job in stages.jobs(config, folder, {}, (*settings.may_change, "corpus", "tokenizer")):
+        for job in stages.jobs(config, folder, {}, settings.may_change):
             stages.check(job)
-        _describe(config, folder, speaks)
+        around = environment()
+        _describe(config, around, folder, speaks)
         corpus, tokenizer = _inputs(config, settings, folder, speaks)
         digests = stages.digests(config, corpus, tokenizer)
         told = stages.jobs(config, folder, digests, settings.may_change, settings.workers)
         experiment = Experiment(config, settings, folder, corpus, tokenizer, mesh, clock)
         with contextlib.closing(Records(folder, config, speaks)) as writes:
-            writes.event("started", commit=environment()["commit"], command=sys.argv)
+            writes.event("started", commit=around["commit"], command=around["command"])
             try:
                 state = None
                 for job in told:
@@ -95,6 +99,8 @@ class Experiment:
         self.config, self.settings, self.folder, self.mesh, self.clock = config, settings, folder, mesh, clock
         self.corpus = str(corpus.folder) if corpus else ""
         self.tokenizer = tokenizer
+        self.measured: dict[str, float] = {}
+        """The last held-out figures."""
 
     def loader(self, config: Config) -> Loader:
         return make(part_loader_config(config), self.corpus, self.tokenizer, cache=self.settings.cache)
@@ -102,7 +108,7 @@ class Experiment:
     def held_out(self, config: Config) -> held_out.HeldOut:
         return held_out.make(config, self.corpus, self.tokenizer, self.settings.cache, self.mesh)
 
-    def train(self, job: Job, writes: Records) -> Any:
+    def train(self, job: Job, writes: Records) -> State | None:
         """The last state of the stage; None where it was there before, and is not needed yet."""
         steps = job.config.train.steps
         if stages.newest_step(job) >= steps:
@@ -112,33 +118,38 @@ class Experiment:
         loader, measured = self.loader(job.config), self.held_out(job.config)
         _say(f"{job.stage}: {_about(job.config, loader)}; {measured.describe(job.config.evaluation.batches)}")
         settings = job.config.evaluation
-        held = Evaluation(settings.every, measured.measure)
+
+        def measure(model: Transformer) -> dict[str, float]:
+            self.measured = measured.measure(model)
+            return self.measured
+
+        held = Evaluation(settings.every, measure)
         fills = infilling.make(job.config, self.corpus, self.tokenizer) if settings.infill_every else None
         infill = Evaluation(settings.infill_every, lambda model: fills.measure(model)[0]) if fills else None
         return Trainer(job, loader, writes, self.clock, held, infill).run(self.mesh)
 
-    def finish(self, told: Sequence[Job], state: Any, writes: Records) -> None:
-        """Evaluate the last state, and report."""
-        job = told[-1]
+    def finish(self, told: Sequence[Job], state: State | None, writes: Records) -> None:
+        """Evaluate the last state, unless its figures are there."""
         if results.current(self.folder, self.config):
             _say(f"evaluation: there already, {self.folder / records.RESULT}")
         else:
-            if state is None:
-                state = self.last_state(job)
             with self.clock.of("evaluation"):
                 self.evaluate(told, state, writes)
 
-    def last_state(self, job: Job) -> Any:
+    def last_state(self, job: Job) -> State:
         folder = epath.Path(job.checkpoints) / str(job.config.train.steps)
         try:
-            return checkpoints.load(folder, fresh_state(job.config), job.config, job.inputs, job.may_change)
+            return checkpoints.load(folder, like_state(job.config), job.config, job.inputs, job.may_change)
         except checkpoints.Damaged as error:
             raise UserError(f"{folder} is damaged ({error}): remove it to train its last steps again") from error
 
-    def evaluate(self, told: Sequence[Job], state: Any, writes: Records) -> None:
+    def evaluate(self, told: Sequence[Job], state: State | None, writes: Records) -> None:
+        """What training measured after its last step is not measured again."""
         first, last = told[0], told[-1]
-        measured = self.held_out(last.config)
-        found = measured.measure(state.model)
+        measured, trained_here = self.held_out(last.config), state is not None
+        if state is None:
+            state = self.last_state(last)
+        found = dict(self.measured) if trained_here else measured.measure(state.model)
         found["unigram_loss"] = measured.unigram_loss(self.loader(first.config), first.config.train.steps)
         fills, filled = infilling.make(last.config, self.corpus, self.tokenizer).measure(state.model)
         samples = results.samples(last.config, state.model, self.tokenizer, filled)
@@ -150,12 +161,12 @@ class Experiment:
 def _inputs(config: Config, settings: Settings, folder: Path, speaks: bool) -> tuple[Corpus | None, Tokenizer]:
     """The corpus and the tokenizer, made by the first process while the others wait."""
     if jax.process_count() > 1 and not speaks:
-        _wait("inputs")
+        multihost_utils.sync_global_devices("inputs")
     corpus = inputs.own_corpus(config, settings.dir) if inputs.needs_own_corpus(config) else None
     file = inputs.tokenizer_file(config, corpus, settings.dir)
     tokenizer = load(file)
     if jax.process_count() > 1 and speaks:
-        _wait("inputs")
+        multihost_utils.sync_global_devices("inputs")
     if corpus:
         kept, dropped = corpus.manifest["kept"], corpus.manifest["dropped"]
         lost = ", ".join(f"{row['documents']} {reason}" for reason, row in dropped.items())
@@ -166,14 +177,7 @@ def _inputs(config: Config, settings: Settings, folder: Path, speaks: bool) -> t
     return corpus, tokenizer
 
 
-def _wait(name: str) -> None:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(name)
-
-
-def _describe(config: Config, folder: Path, speaks: bool) -> None:
-    around = environment()
+def _describe(config: Config, around: dict[str, Any], folder: Path, speaks: bool) -> None:
     count, kind = around["devices"]["count"], around["devices"]["kind"]
     size = count_parameters(config.model).total / 1e6
     _say(f"{config.name}: {size:.1f}M parameters on {count} x {kind}, in {folder}")

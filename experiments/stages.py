@@ -42,7 +42,7 @@ def jobs(
         stage="midtrain",
         config=midtrained(config),
         start=epath.Path(first.checkpoints) / str(config.train.steps),
-        start_may_change=CHANGES,
+        start_may_change=(*may_change, *CHANGES),
         counts_on=False,
         steps_before=config.train.steps,
     )
@@ -66,10 +66,10 @@ def checkpoint_in(path: str) -> epath.Path:
     if folder.name.isdigit() and (folder / "parameters").exists():
         return folder
     inside = folder / "checkpoints" / "pretrain"
-    steps = [found for found in inside.iterdir() if found.name.isdigit()] if inside.exists() else []
+    steps = checkpoints.steps_in(inside)
     if not steps:
         raise UserError(f"train.start={path} is neither a run nor one of its checkpoints, RUN/checkpoints/STAGE/STEP")
-    return max(steps, key=lambda found: int(found.name))
+    return inside / str(steps[-1])
 
 
 def newest_step(job: Job) -> int:

@@ -28,7 +28,10 @@ from train.differences import differences
 from train.state import State
 
 LOSS = "held_out_loss"
+_MODEL = "model."  # what the names of parameters begin with in a state
 _FAILURES = 3  # saves that fail one after another before the run stops
+
+Arrays = Mapping[str, Any]  # by name; where they are not yet made, their shapes, dtypes and places
 
 policies = ocp.training.preservation_policies
 
@@ -210,37 +213,34 @@ def check_same(
     )
 
 
-def named(state: State) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The arrays of a state by name: the parameters', and the rest."""
+def named(state: State) -> tuple[Arrays, Arrays]:
+    """The arrays of a state, which may be abstract, by name: the parameters', and the rest."""
     parameters, training = {}, {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = jax.tree_util.keystr(path).lstrip(".").removesuffix(".value")
-        if name.startswith("model."):
-            parameters[name.removeprefix("model.")] = leaf
+    for name, leaf in zip(names(state), jax.tree.leaves(state), strict=True):
+        if name.startswith(_MODEL):
+            parameters[name.removeprefix(_MODEL)] = leaf
         else:
             training[name] = leaf
     return parameters, training
 
 
-def rebuilt(like: State, parameters: Mapping[str, Array], training: Mapping[str, Array]) -> State:
+def rebuilt(like: State, parameters: Arrays, training: Arrays) -> State:
     """The reverse of `named`."""
-    names = [*named_paths(like)]
-    leaves = [
-        parameters[name.removeprefix("model.")] if name.startswith("model.") else training[name] for name in names
-    ]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    arrays = {**training, **{f"{_MODEL}{name}": x for name, x in parameters.items()}}
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in names(like)])
 
 
-def named_paths(state: State) -> list[str]:
+def names(state: State) -> list[str]:
+    """Of its leaves, in order."""
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     return [path.lstrip(".").removesuffix(".value") for path in paths]
 
 
-def abstract(arrays: Mapping[str, Array]) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract(arrays: Arrays) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
 
 
-def sums(arrays: Mapping[str, Array]) -> dict[str, int]:
+def sums(arrays: Arrays) -> dict[str, int]:
     """A sum over the bits of each array, the same however it is split: one changed element changes it."""
     return {name: int(value) for name, value in jax.device_get(_sums(dict(arrays))).items()}
 

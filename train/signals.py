@@ -32,9 +32,8 @@ class Stop:
 def listening() -> Iterator[Stop]:
     """SIGTERM (a machine that is taken away) and Ctrl-C, which asked for twice does not wait."""
     stop = Stop()
-    numbers = [signal.SIGINT]
-    if jax.process_count() == 1:  # of several, JAX's own service passes SIGTERM on
-        numbers.append(signal.SIGTERM)
+    # Of several processes JAX's own service passes SIGTERM on, and Ctrl-C in one is not heard by the others.
+    numbers = [signal.SIGINT, signal.SIGTERM] if jax.process_count() == 1 else []
     before = {number: signal.signal(number, stop.note) for number in numbers}
     try:
         yield stop

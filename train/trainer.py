@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from etils import epath
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from codelm.arithmetic import training_flops_per_token
 from codelm.config import Config, mesh_shape
@@ -68,7 +68,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Something measured every so many steps, and after the last one."""
+    """Something measured every so many steps; 0 = not while it trains."""
 
     every: int
     measure: Callable[[Transformer], dict[str, float]]
@@ -99,15 +99,28 @@ def fresh_state(config: Config) -> State:
     return new_state(create(config.model, config.seed), transform, config.train.guard.window)
 
 
+def like_state(config: Config) -> State:
+    """What a state is made of, and where it goes on the mesh that is set, without its arrays."""
+    mesh, alone = jax.sharding.get_mesh(), SingleDeviceSharding(jax.devices()[0])
+
+    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        split = x.sharding.spec if isinstance(x.sharding, NamedSharding) else PartitionSpec()
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=alone if mesh.empty else NamedSharding(mesh, split))
+
+    return jax.tree.map(placed, jax.eval_shape(lambda: fresh_state(config)))
+
+
 def begun(job: Job) -> State:
     """The state before the stage's first step."""
-    state = fresh_state(job.config)
     if job.start is None:
-        return state
+        return fresh_state(job.config)
     try:
-        loaded = checkpoints.load(job.start, state, job.config, job.inputs, job.start_may_change)
+        loaded = checkpoints.load(job.start, like_state(job.config), job.config, job.inputs, job.start_may_change)
     except checkpoints.Damaged as error:
-        raise UserError(f"cannot begin from {job.start}: it is damaged ({error})") from error
+        raise UserError(
+            f"cannot begin from {job.start}: it is damaged ({error}); remove it, and the run that made it trains its "
+            "last steps again"
+        ) from error
     if job.counts_on:
         return loaded
     return loaded._replace(step=jnp.zeros((), jnp.int32), guard=new_guard(job.config.train.guard.window))
@@ -166,9 +179,8 @@ class Trainer:
 
     def _restored(self) -> State:
         """Where the last process got to, or the beginning."""
-        state = begun(self.job) if not self.saved.steps else fresh_state(self.config)
-        found = self.saved.restore(state, self.job.may_change)
-        state = state if found is None else found
+        found = self.saved.restore(like_state(self.config), self.job.may_change) if self.saved.steps else None
+        state = begun(self.job) if found is None else found
         lost = self.records.forget(self.job.stage, int(state.step))
         seconds = sum(line.get("speed", {}).get("seconds", 0.0) for line in lost)
         if found is not None:
@@ -201,14 +213,9 @@ class Trainer:
         return feed(self.loader, mesh, start, end, workers=self.job.workers)
 
     def _step(self, state: State, batches: Iterator[Batch], step: int) -> tuple[State, Metrics]:
-        began, waited = time.monotonic(), 0.0
-        count = schedules.parts(self.config.train, step - 1)
-        parts = []
-        for _ in range(count):
-            before = time.monotonic()
-            with self.clock.of("data"):
-                parts.append(next(batches))
-            waited += time.monotonic() - before
+        began = time.monotonic()
+        with self.clock.of("data"):
+            parts = [next(batches) for _ in range(schedules.parts(self.config.train, step - 1))]
         call = partial(_call if self._timed else self._timed_call, self.steps)
         self._timed = True
         state, metrics = through(self.config.train, call, state, parts)

@@ -102,7 +102,7 @@ def test_the_page_has_table_and_curves(runs: Path, tmp_path: Path) -> None:
     [
         (lambda run: (run / "result.json").write_text("{"), "result.json is damaged"),
         (lambda run: (run / "result.json").write_text('{"codelm_result": 2}'), "is no result that this codelm reads"),
-        (lambda run: (run / "metrics.jsonl").write_text("{\n{}\n"), "metrics.jsonl is damaged"),
+        (lambda run: (run / "metrics.jsonl").write_text("{\n{}\n"), "metrics.jsonl:1 is not JSON"),
         (lambda run: (run / "config.json").unlink(), "no run at"),
     ],
 )
