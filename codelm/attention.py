@@ -42,6 +42,10 @@ KERNELS = {"tpu": "splash", "gpu": "pallas"}  # what auto wants on each platform
 LONG = 2048  # queries from which falling back to xla is worth a warning
 SCORES = 2**20  # scores that xla holds at a time for each head of each row: 1024 x 1024 in one go, 128 x 8192 in chunks
 MIN_CHUNK = 128  # queries, whatever the number of keys: fewer would starve a matrix unit
+PARTS, SPLIT_FROM = (
+    4,
+    512,
+)  # where rows are in order, queries from which xla takes them in parts, each with its own keys
 MASKED = -1e30  # finite: an infinity would turn into NaN in the gradient of rows that see nothing
 
 
@@ -52,6 +56,8 @@ class Rule:
     scale: float
     window: int
     softcap: float
+    in_order: bool
+    """Whether queries and keys are the same rows, so that no query sees a later row."""
 
 
 class Rows(NamedTuple):
@@ -92,10 +98,10 @@ def attend(
     heads, kv_heads = query.shape[2], key.shape[2]
     if heads % kv_heads:
         raise UserError(f"{heads} query heads cannot share {kv_heads} key heads evenly: make one divide the other")
-    rule = Rule(float(scale), window, float(softcap))
-    axes, where = explicit_axes(), platform()
     same_rows = query_positions is key_positions and query_segments is key_segments
-    refused = refusals(where, query.shape, query.dtype, same_rows, axes.get("context", 1), rule)
+    rule = Rule(float(scale), window, float(softcap), same_rows)
+    axes, where = explicit_axes(), platform()
+    refused = refusals(where, query.shape, query.dtype, axes.get("context", 1), rule)
     local = LOCAL[choose(backend, where, refused, query.shape[1])]
     rows = Rows(query_positions, key_positions, query_segments, key_segments)
     return sharded(local, axes, query, key, value, rows, rule) if axes else local(query, key, value, rows, rule)
@@ -125,12 +131,10 @@ def choose(backend: str, platform: str, refusals: dict[str, str], rows: int) -> 
     return "xla"
 
 
-def refusals(
-    platform: str, shape: tuple[int, ...], dtype: jnp.dtype, same_rows: bool, context: int, rule: Rule
-) -> dict[str, str]:
+def refusals(platform: str, shape: tuple[int, ...], dtype: jnp.dtype, context: int, rule: Rule) -> dict[str, str]:
     """For each backend why it cannot do this ('' when it can); `shape` and `dtype` are the query's."""
     rows = ""
-    if not same_rows:
+    if not rule.in_order:
         rows = "queries and keys are not one row order (pass the same positions and segments objects for both)"
     elif shape[1] % (128 * context):
         rows = "it needs a multiple of 128 positions on each device"
@@ -220,7 +224,32 @@ def xla(
     rule: Rule,
     context: str | None = None,
 ) -> Float[Array, "B S N H"]:
-    """Plain JAX, a chunk of queries at a time; the backward pass recomputes each chunk's scores."""
+    """Plain JAX. Where rows are in order, queries go in parts, each against the keys that it can see at all."""
+    queries = query.shape[1]
+    if not rule.in_order or context or queries < SPLIT_FROM or queries % PARTS:
+        return chunked(query, key, value, rows, rule)
+    parts, size = [], queries // PARTS
+    for start in range(0, queries, size):
+        end = start + size
+        own, seen = slice(start, end), slice(max(start - rule.window + 1, 0) if rule.window else 0, end)
+        part = Rows(
+            rows.query_positions[:, own],
+            rows.key_positions[:, seen],
+            rows.query_segments[:, own],
+            rows.key_segments[:, seen],
+        )
+        parts.append(chunked(query[:, own], key[:, seen], value[:, seen], part, rule))
+    return jnp.concatenate(parts, axis=1)
+
+
+def chunked(
+    query: Float[Array, "B S N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    rows: Rows,
+    rule: Rule,
+) -> Float[Array, "B S N H"]:
+    """A chunk of queries at a time; the backward pass recomputes each chunk's scores."""
     batch, queries, heads, width = query.shape
     most = max(MIN_CHUNK, SCORES // key.shape[1])
     if queries <= most:

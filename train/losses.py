@@ -94,7 +94,8 @@ def ahead_losses(model: Transformer, hidden: Float[Array, "B S D"], batch: Batch
         up, down, targets, weights = own
         # Computed anew for backward: next to the product with the table it costs little, and keeping it much.
         stream = jax.checkpoint(look_ahead, prevent_cse=False)(hidden, up, down)
-        return carry, cross_entropy(stream, table, targets, weights, **options)[1].cross_entropy
+        mean, stats = cross_entropy(stream, table, targets, weights, **options)
+        return carry, mean * stats.weight
 
     return jax.lax.scan(head, None, (model.mtp_up[...], model.mtp_down[...], targets, weights))[1]
 

@@ -115,6 +115,25 @@ def test_xla_is_attention_by_its_definition(heads, kv_heads, window, softcap, ch
 
 
 @pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("window", [0, 4, 10])
+def test_parts_of_rows_in_order_see_all_they_may(window, chunked, monkeypatch):
+    monkeypatch.setattr(attention, "SPLIT_FROM", 24)
+    if chunked:
+        in_chunks(monkeypatch)
+    arrays, read = tensors(2, 24, 4, 2), []
+    chunk_of = attention.chunked
+    monkeypatch.setattr(attention, "chunked", lambda *a: read.append(a[1].shape[1]) or chunk_of(*a))
+    positions, segments = rows = packed_rows(DOCUMENTS)
+    got = self_attend(arrays, rows, window=window, softcap=0.7)
+    assert read == [min(6 * part, 6 + window - 1 if window and part > 1 else 24) for part in (1, 2, 3, 4)]
+    assert_all_close([got], [reference(arrays, (positions, positions, segments, segments), 0.3, window, 0.7)])
+    # Other rows, of which nobody said that they are in order, are read whole.
+    read.clear()
+    self_attend(arrays, rows, key_positions=positions + 0)
+    assert read == [24]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (4, 0.7)])
 def test_gradients_are_those_of_the_definition(window, softcap, chunked, monkeypatch):
     if chunked:
