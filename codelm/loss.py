@@ -114,7 +114,7 @@ def _statistics(
     options: _Head, hidden: Float[Array, "B S D"], head: Float[Array, "V D"], targets: Int[Array, "B S"]
 ) -> PerToken:
     local = partial(_local_statistics, options)
-    return _mapped(options, local, (HIDDEN, HEAD, TOKENS), PerToken(TOKENS, TOKENS, TOKENS))(hidden, head, targets)
+    return _mapped(options, local, (HIDDEN, HEAD, TOKENS), TOKENS)(hidden, head, targets)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -129,7 +129,7 @@ def _summed(
 
 
 def _forward(options: _Head, hidden: Array, head: Array, targets: Array, weights: Array):
-    inputs, outputs = (HIDDEN, HEAD, TOKENS, TOKENS), (PerToken(TOKENS, TOKENS, TOKENS), HIDDEN, HEAD)
+    inputs, outputs = (HIDDEN, HEAD, TOKENS, TOKENS), (TOKENS, HIDDEN, HEAD)
     run = _mapped(options, partial(_local_gradients, options), inputs, outputs)
     tokens, hidden_gradient, head_gradient = run(hidden, head, targets, weights)
     # An empty slice keeps the head's stored dtype, which the gradient is returned in.
@@ -181,7 +181,7 @@ def _local_gradients(
     """Also the gradients of the weighted sum of losses, not yet divided by the weights; the head's in float32."""
     table = _table(options, hidden, head)
 
-    def of_chunk(table_gradient: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, tuple[PerToken, Array]]:
+    def of_chunk(table_gradient: Array, chunk: tuple[Array, ...]) -> tuple[Array, tuple[PerToken, Array]]:
         hidden, targets, weights = chunk
         logits = _logits(options, hidden, table)
         tokens = _of_logits(options, logits, targets)
@@ -201,8 +201,8 @@ def _local_gradients(
     zeros = jnp.zeros(table.shape, jnp.float32)
     if options.sharded:
         zeros = jax.lax.pcast(zeros, ALL_AXES, to="varying")
-    chunks = tuple(_chunked(x, options.chunk) for x in (hidden, targets, weights))
-    table_gradient, (tokens, hidden_gradient) = jax.lax.scan(of_chunk, zeros, chunks)
+    chunks = [_chunked(x, options.chunk) for x in (hidden, targets, weights)]
+    table_gradient, (tokens, hidden_gradient) = jax.lax.scan(of_chunk, zeros, tuple(chunks))
     if options.sharded:
         table_gradient = jax.lax.psum_scatter(table_gradient, "fsdp", scatter_dimension=1, tiled=True)
         table_gradient = jax.lax.psum(table_gradient, REPLICATED_HEAD_AXES)
