@@ -20,7 +20,6 @@ PEAKS = {
 }
 
 
-@functools.cache  # what is measured differs a little each time, and all figures of a process divide by one
 def peak_flops(device: jax.Device) -> tuple[float, str]:
     """FLOP/s of one device, and where the figure is from; 0 where nobody knows."""
     if device.platform == "cpu":
@@ -31,6 +30,7 @@ def peak_flops(device: jax.Device) -> tuple[float, str]:
     return 0.0, f"unknown device {device.device_kind!r}"
 
 
+@functools.cache  # what is measured differs a little each time, and all figures of a process divide by one
 def _measured() -> float:
     """Of the processor we run on. All simulated devices share it, so this is for the one process."""
     x = jnp.ones((1024, 1024), jnp.float32)
