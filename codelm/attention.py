@@ -35,6 +35,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from codelm.errors import UserError, nearest
+from codelm.sharding import platform
 
 log = logging.getLogger("codelm.attention")
 
@@ -156,12 +157,6 @@ def refusals(platform: str, shape: tuple[int, ...], dtype: jnp.dtype, context: i
 @functools.cache
 def log_once(level: int, message: str) -> None:
     log.log(level, message)
-
-
-def platform() -> str:
-    """Of the mesh's devices when there is a mesh (they may be only described: TPU programs compile without a TPU)."""
-    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
-    return getattr(device, "platform", None) or jax.default_backend()
 
 
 # --- Over a mesh -----------------------------------------------------------------------------------------------------

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from codelm.sharding import MESH_AXES, has_mesh
+from codelm.sharding import MESH_AXES, has_mesh, sum_scattered
 
 BATCH_AXES = MESH_AXES["batch"]
 TOKENS = P(BATCH_AXES, "context")
 HIDDEN, HEAD = P(BATCH_AXES, "context", None), P("tensor", "fsdp")
 # The head's gradient is a sum over the shards of the tokens; over fsdp it is summed and scattered, so it is not here.
 REPLICATED_HEAD_AXES = ("data", "expert", "context")
+LOGITS = 2**25  # a device has at a time: 512 tokens of 49,152, 128 MB in float32
 ALL_AXES = ("data", "fsdp", "expert", "tensor", "context")
 
 
@@ -70,12 +71,13 @@ def cross_entropy(
     z_weight: float = 0.0,
     logit_multiplier: float = 1.0,
     softcap: float = 0.0,
-    chunk: int = 1024,
+    chunk: int = 0,
 ) -> tuple[Float[Array, ""], Stats]:
     """The weighted mean of cross-entropy + z_weight * lse**2 over tokens (0 where no token has weight), and its sums.
 
     Logits are softcap(logit_multiplier * hidden @ head.T), softcap(x) = softcap * tanh(x / softcap), 0 for none. The
-    product runs in hidden's dtype with float32 accumulation; chunk is tokens a device, the memory/speed trade.
+    product runs in hidden's dtype with float32 accumulation; chunk is tokens a device, the memory/speed trade (0 = as
+    many as have LOGITS logits).
     """
     options = _Head(z_weight, logit_multiplier, softcap, chunk, has_mesh())
     hidden, head, targets, weights = _placed(options, hidden, head, targets, weights.astype(jnp.float32))
@@ -90,7 +92,7 @@ def token_losses(
     *,
     logit_multiplier: float = 1.0,
     softcap: float = 0.0,
-    chunk: int = 1024,
+    chunk: int = 0,
 ) -> Float[Array, "B S"]:
     """Each token's cross-entropy in nats, for evaluation."""
     options = _Head(0.0, logit_multiplier, softcap, chunk, has_mesh())
@@ -167,7 +169,7 @@ def _local_statistics(
     def of_chunk(chunk: tuple[Array, Array]) -> PerToken:
         return _of_logits(options, _logits(options, chunk[0], table), chunk[1])
 
-    found = jax.lax.map(of_chunk, (_chunked(hidden, options.chunk), _chunked(targets, options.chunk)))
+    found = jax.lax.map(of_chunk, tuple(_chunked(x, _tokens(options, table)) for x in (hidden, targets)))
     return PerToken(*(_whole(x, targets.shape) for x in found))
 
 
@@ -201,10 +203,10 @@ def _local_gradients(
     zeros = jnp.zeros(table.shape, jnp.float32)
     if options.sharded:
         zeros = jax.lax.pcast(zeros, ALL_AXES, to="varying")
-    chunks = [_chunked(x, options.chunk) for x in (hidden, targets, weights)]
+    chunks = [_chunked(x, _tokens(options, table)) for x in (hidden, targets, weights)]
     table_gradient, (tokens, hidden_gradient) = jax.lax.scan(of_chunk, zeros, tuple(chunks))
     if options.sharded:
-        table_gradient = jax.lax.psum_scatter(table_gradient, "fsdp", scatter_dimension=1, tiled=True)
+        table_gradient = sum_scattered(table_gradient, "fsdp", 1)
         table_gradient = jax.lax.psum(table_gradient, REPLICATED_HEAD_AXES)
     tokens = PerToken(*(_whole(x, targets.shape) for x in tokens))
     return tokens, _whole(hidden_gradient, hidden.shape), table_gradient
@@ -242,6 +244,11 @@ def _ids(options: _Head, logits: Float[Array, "T V"]) -> Int[Array, " V"]:
     """The token ids of this shard's part of the vocabulary."""
     first = jax.lax.axis_index("tensor") * logits.shape[1] if options.sharded else 0
     return first + jnp.arange(logits.shape[1])
+
+
+def _tokens(options: _Head, table: Float[Array, "V D"]) -> int:
+    """Of a chunk: a power of two, which fills a matrix unit."""
+    return options.chunk or 2 ** max((LOGITS // table.shape[0]).bit_length() - 1, 7)
 
 
 def _chunked(x: Float[Array, "B S ..."] | Int[Array, "B S"], chunk: int) -> Array:

@@ -1,8 +1,13 @@
-"""Matrix products of training in eight bits: both sides are rounded, forward and in both products of backward.
+"""The products of activations with stored parameters: sharded, and in eight bits where training asks for it.
 
-Each side is scaled by its largest value along what is summed over (a scale for each token, each output), so a product
-is of eight-bit numbers and the scales multiply its result. Rounding and products are qwix's. Its own way in, which
-replaces the products of a running model, drops out_sharding and so fails on a mesh; here are the three products.
+On a mesh a parameter is gathered where it is used, in forward and again in backward, and its gradient is asked for
+where the parameter is stored: XLA then sums it over devices piece by piece beside the product, without ever having it
+whole. (Left to autodiff it would be summed whole on every device and then cut.)
+
+In eight bits both sides are rounded, forward and in both products of backward: each side is scaled by its largest value
+along what is summed over (a scale for each token, each output), so a product is of eight-bit numbers and the scales
+multiply its result. Rounding and products are qwix's. Its own way in, which replaces the products of a running model,
+drops out_sharding and so fails on a mesh; here are the three products.
 """
 
 from functools import partial
@@ -14,7 +19,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from codelm.errors import UserError
-from codelm.sharding import has_mesh
+from codelm.sharding import gathered, has_mesh
 
 DTYPES = {"int8": "int8", "fp8": "float8_e4m3fn"}
 # What the largest value becomes the largest number by. For int8 qwix means 127.5, a tie that noise would decide.
@@ -25,30 +30,46 @@ def product(
     subscripts: str,
     x: Float[Array, "B S ..."],
     weight: Float[Array, "..."],
+    dimensions: tuple[str, ...],
     matmuls: str = "",
     out_sharding: PartitionSpec | None = None,
 ) -> Float[Array, "B S ..."]:
-    """einsum, in the bits that `matmuls` (see TrainConfig) asks for. Axes: x's own, those summed over, the weight's."""
-    if not matmuls:
-        return jnp.einsum(subscripts, x, weight, out_sharding=out_sharding)
-    return _rounded_product(subscripts, DTYPES[matmuls], out_sharding, x, weight)
+    """einsum of x and a parameter as it is stored, whose dimensions mean `dimensions` (see `codelm.sharding`).
+
+    In the dtype of x, or the bits that `matmuls` (see TrainConfig) asks for. Axes: x's own, those summed over, the
+    weight's. out_sharding where what is summed over is split, so that parts add up across devices.
+    """
+    if not matmuls and not has_mesh():
+        return jnp.einsum(subscripts, x, weight.astype(x.dtype))
+    return _product(subscripts, dimensions, DTYPES[matmuls] if matmuls else "", out_sharding, x, weight)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _rounded_product(
-    subscripts: str, dtype: str, out_sharding: PartitionSpec | None, x: Float[Array, "..."], weight: Float[Array, "..."]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _product(
+    subscripts: str,
+    dimensions: tuple[str, ...],
+    dtype: str,
+    out_sharding: PartitionSpec | None,
+    x: Float[Array, "..."],
+    weight: Float[Array, "..."],
 ) -> Float[Array, "..."]:
-    return _multiply(subscripts, x, weight, dtype, out_sharding)
+    return _multiply(subscripts, x, gathered(weight.astype(x.dtype), *dimensions), dtype, out_sharding)
 
 
 def _forward(
-    subscripts: str, dtype: str, out_sharding: PartitionSpec | None, x: Float[Array, "..."], weight: Float[Array, "..."]
+    subscripts: str,
+    dimensions: tuple[str, ...],
+    dtype: str,
+    out_sharding: PartitionSpec | None,
+    x: Float[Array, "..."],
+    weight: Float[Array, "..."],
 ) -> tuple[Float[Array, "..."], tuple[Float[Array, "..."], Float[Array, "..."]]]:
-    return _multiply(subscripts, x, weight, dtype, out_sharding), (x, weight)
+    return _product(subscripts, dimensions, dtype, out_sharding, x, weight), (x, weight)
 
 
 def _backward(
     subscripts: str,
+    dimensions: tuple[str, ...],
     dtype: str,
     out_sharding: PartitionSpec | None,
     kept: tuple[Float[Array, "..."], Float[Array, "..."]],
@@ -57,11 +78,13 @@ def _backward(
     x, weight = kept
     ins, out = subscripts.split("->")
     left, right = ins.split(",")
-    x_gradient = _multiply(f"{out},{right}->{left}", gradient, weight, dtype, _split_as(x))
-    return x_gradient, _multiply(f"{left},{out}->{right}", x, gradient, dtype, _split_as(weight))
+    whole = gathered(weight.astype(x.dtype), *dimensions)
+    x_gradient = _multiply(f"{out},{right}->{left}", gradient, whole, dtype, _split_as(x))
+    weight_gradient = _multiply(f"{left},{out}->{right}", x, gradient, dtype, _split_as(weight))
+    return x_gradient, weight_gradient.astype(weight.dtype)
 
 
-_rounded_product.defvjp(_forward, _backward)
+_product.defvjp(_forward, _backward)
 
 
 def _multiply(
@@ -71,7 +94,9 @@ def _multiply(
     dtype: str,
     out_sharding: PartitionSpec | None,
 ) -> Float[Array, "..."]:
-    """The product of both sides rounded, summed exactly (int8) or in float32, in the dtype of x."""
+    """The product, of both sides rounded if to a dtype, then summed exactly (int8) or in float32; in the dtype of x."""
+    if not dtype:
+        return jnp.einsum(subscripts, x, y, out_sharding=out_sharding)
     qwix = _qwix()
     left, right = subscripts.split("->")[0].split(",")
     summed = [letter for letter in left if letter in right]

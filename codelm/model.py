@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from codelm import cache as kv
@@ -23,7 +24,7 @@ from codelm.matmuls import product
 from codelm.moe import MoEStats, moe
 from codelm.parameters import all_parameters, block_parameters
 from codelm.rope import rotate, rotations
-from codelm.sharding import follow, gathered, has_mesh, like_stream, place, spec
+from codelm.sharding import follow, gathered, has_mesh, like_stream, place, spec, without
 from codelm.windows import layer_runs, layer_windows
 
 PAD = kv.EMPTY  # the segment of padding: no token is in it, so no token attends to padding
@@ -142,14 +143,11 @@ class Block(nnx.Module):
         self, subscripts: str, x: Float[Array, "B S ..."], name: str, out_sharding: PartitionSpec | None = None
     ) -> Float[Array, "B S ..."]:
         """x times a parameter; out_sharding where what is summed over is split, so that parts add up across devices."""
-        return product(subscripts, x, self.weight(name, x.dtype), self.matmuls, out_sharding)
+        dimensions = block_parameters(self.config)[name].dimensions
+        return product(subscripts, x, self.stored(name), dimensions, self.matmuls, out_sharding)
 
     def stored(self, name: str) -> Float[Array, "..."]:
         return getattr(self, name)[...]
-
-    def weight(self, name: str, dtype: jnp.dtype) -> Float[Array, "..."]:
-        """A parameter in the dtype of its product, whole along the axis it is stored split over."""
-        return gathered(self.stored(name).astype(dtype), *block_parameters(self.config)[name].dimensions)
 
     def biased(self, x: Float[Array, "..."], name: str) -> Float[Array, "..."]:
         return x + self.stored(name).astype(x.dtype) if hasattr(self, name) else x
@@ -229,9 +227,20 @@ class Transformer(nnx.Module):
         return normalise(x, _scale(self.final_norm[...], self.config), bias, self.config), cache, stats
 
     def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        table, multiplier = gathered(self.embedding[...], "vocab", "width"), self.config.embedding_multiplier
-        x = table.at[tokens].get(out_sharding=like_stream(tokens)) if has_mesh() else table[tokens]
-        x = x.astype(self.config.compute_dtype)
+        """Rows of the table.
+
+        Each device looks up its share of the width for the tokens of its whole fsdp group, and the shares change
+        hands: far fewer bytes than the table, which nobody ever has whole, nor its gradient.
+        """
+        multiplier, dtype = self.config.embedding_multiplier, self.config.compute_dtype
+        if has_mesh():
+            stream = like_stream(tokens)
+            group = jax.reshard(tokens, without(jax.typeof(tokens).sharding.spec, "fsdp"))
+            width = jax.typeof(self.embedding[...]).sharding.spec[1]
+            found = self.embedding[...].at[group].get(out_sharding=P(*jax.typeof(group).sharding.spec, width))
+            x = jax.reshard(found.astype(dtype), stream)
+        else:
+            x = self.embedding[...][tokens].astype(dtype)
         return x if multiplier == 1.0 else x * jnp.asarray(multiplier, x.dtype)
 
     def layers(
@@ -324,9 +333,8 @@ def _fill_slots(slots: Slots, rows: Rows) -> Slots:
 
 def look_ahead(x: Float[Array, "B S D"], up: Float[Array, "D F"], down: Float[Array, "F D"]) -> Float[Array, "B S D"]:
     """A head's own part: a small feed-forward beside the stream."""
-    up, down = gathered(up.astype(x.dtype), "width", "mlp"), gathered(down.astype(x.dtype), "mlp", "width")
-    hidden = jax.nn.silu(jnp.einsum("bsd,df->bsf", x, up))
-    return x + jnp.einsum("bsf,fd->bsd", hidden, down, out_sharding=like_stream(x))
+    hidden = jax.nn.silu(product("bsd,df->bsf", x, up, ("width", "mlp")))
+    return x + product("bsf,fd->bsd", hidden, down, ("mlp", "width"), out_sharding=like_stream(x))
 
 
 def _scale(stored: Float[Array, " D"], config: ModelConfig) -> Float[Array, " D"]:

@@ -50,7 +50,7 @@ def numbers(*shape: int, seed: int) -> np.ndarray:
 @partial(jax.jit, static_argnums=(0, 1))
 def all_three(subscripts: str, bits: str, x: Any, weight: Any, gradient: Any) -> tuple[jax.Array, ...]:
     """The product and its two gradients."""
-    out, back = jax.vjp(lambda x, weight: product(subscripts, x, weight, bits), x, weight)
+    out, back = jax.vjp(lambda x, weight: product(subscripts, x, weight, ("stream",) * weight.ndim, bits), x, weight)
     return (out, *back(gradient))
 
 
@@ -84,8 +84,8 @@ def test_sharded_equals_single_device() -> None:
     x, up, down = (jnp.array(numbers(*s, seed=i)) for i, s in enumerate(((4, 8, 16), (16, 32), (32, 16))))
 
     def run(x: jax.Array, up: jax.Array, down: jax.Array, out_sharding: P | None = None) -> jax.Array:
-        hidden = product("bsd,df->bsf", x, up, bits)
-        return (product("bsf,fd->bsd", hidden, down, bits, out_sharding) ** 2).sum()
+        hidden = product("bsd,df->bsf", x, up, ("stream", "mlp"), bits)
+        return (product("bsf,fd->bsd", hidden, down, ("mlp", "stream"), bits, out_sharding) ** 2).sum()
 
     both = jax.jit(jax.value_and_grad(run, (0, 1, 2)), static_argnums=3)
     value, gradient = both(x, up, down)
@@ -157,9 +157,9 @@ def test_without_qwix_only_the_switch_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "qwix", None)  # what Python does where it is not installed
     runpy.run_path(str(matmuls.__file__))
     x, weight = jnp.ones((1, 2, 4)), jnp.ones((4, 4))
-    np.testing.assert_array_equal(product("bsd,df->bsf", x, weight), 4.0)
+    np.testing.assert_array_equal(product("bsd,df->bsf", x, weight, ("width", "mlp")), 4.0)
     with pytest.raises(UserError, match=r'train\.matmuls needs qwix: make install EXTRAS="quant"'):
-        product("bsd,df->bsf", x, weight, "int8")
+        product("bsd,df->bsf", x, weight, ("width", "mlp"), "int8")
 
 
 def trained(bits: Any, config: ModelConfig, steps: int) -> float:
