@@ -6,19 +6,25 @@ A folder is published whole: it is written beside its place and renamed. Trainin
 (`train.checkpoints`), RUN/checkpoints/STAGE/STEP, whose parameters are read here too.
 """
 
+import contextlib
 import dataclasses
+import gc
 import json
+import logging
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
-from jaxtyping import Array
+from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
 from codelm.config import ModelConfig, checked
@@ -62,7 +68,7 @@ def check_new(folder: Path) -> None:
         raise UserError(f"{folder} is already there; name a new folder or remove it")
 
 
-def read_description(folder: Path) -> tuple[ModelConfig, str]:
+def read_description(folder: epath.Path) -> tuple[ModelConfig, str]:
     """The model of a checkpoint and its family."""
     path = folder / DESCRIPTION
     try:
@@ -78,22 +84,66 @@ def read_description(folder: Path) -> tuple[ModelConfig, str]:
     return config, str(content.get("family"))
 
 
-def read_parameters(folder: Path, config: ModelConfig) -> dict[str, Array]:
+def read_parameters(folder: epath.Path, config: ModelConfig) -> dict[str, Array]:
     """The arrays, each straight into its place on the mesh that is set."""
     wanted: Any = {
         name: jax.ShapeDtypeStruct(parameter.shape, config.param_dtype, sharding=_sharding(parameter.dimensions))
         for name, parameter in all_parameters(config).items()
     }
-    path = (folder / "parameters").absolute()
+    path = folder / "parameters"
     try:
-        if is_training(folder):  # whose parts Orbax reads only together
-            parts: Any = ocp.load_checkpointables(str(folder.absolute()), {"parameters": wanted})
-            return parts["parameters"]
-        loaded: Any = ocp.load(str(path), wanted)
+        with quiet():
+            if not is_training(folder):
+                loaded: Any = ocp.load(str(path), wanted)
+                return loaded
+            parts: Any = ocp.load_checkpointables(str(folder), {"parameters": wanted})  # Orbax reads them only together
     except Exception as error:  # Orbax and TensorStore raise many kinds for a missing or damaged array
         reason = describe_damage(error)
-        raise UserError(f"{path} does not hold the model's parameters, or is damaged: {reason}") from error
-    return loaded
+        raise UserError(f"{path} does not hold the model's parameters, or is damaged: {reason}") from None
+    if (name := wrong_sum(parts["parameters"], read_training_description(folder)["sums"]["parameters"])) is not None:
+        raise UserError(f"{path} is damaged: the bits of {name} do not add up")
+    return parts["parameters"]
+
+
+def sums(arrays: Mapping[str, Any]) -> dict[str, int]:
+    """A sum over the bits of each array, the same however it is split: one changed element changes it."""
+    return {name: int(value) for name, value in jax.device_get(_sums(dict(arrays))).items()}
+
+
+@jax.jit
+def _sums(arrays: dict[str, Array]) -> dict[str, UInt32[Array, ""]]:
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+    def total(x: Array) -> UInt32[Array, ""]:
+        bits = jax.lax.bitcast_convert_type(x, unsigned[x.dtype.itemsize])
+        return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+
+    return jax.tree.map(total, arrays)
+
+
+def wrong_sum(arrays: Mapping[str, Any], written: Mapping[str, int]) -> str | None:
+    """The first array whose bits do not add up to what was written down."""
+    return next((name for name, value in sums(arrays).items() if value != written.get(name)), None)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the pages that libraries write about a damaged array, some of them when its tasks are collected."""
+    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("asyncio", "absl"))]
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    for logger, _ in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                yield
+            finally:
+                gc.collect()
+    finally:
+        sys.unraisablehook = hook
+        for logger, level in loggers:
+            logger.setLevel(level)
 
 
 def describe_damage(error: BaseException) -> str:
@@ -106,26 +156,40 @@ def describe_damage(error: BaseException) -> str:
 
 
 def read_training_description(folder: epath.Path) -> dict[str, Any]:
-    """What training wrote beside its arrays: the config, what it was trained on, sums over bits."""
+    """What training wrote beside its arrays: the config, what it was trained on, sums over bits; and their shapes."""
     try:
-        description: Any = ocp.checkpointables_metadata(str(folder)).custom_metadata
+        with quiet():
+            found: Any = ocp.checkpointables_metadata(str(folder))
     except Exception as error:  # as above
-        raise UserError(f"{folder} is not a checkpoint of training, or is damaged: {describe_damage(error)}") from error
+        said = f"{folder} is not a checkpoint of training, or is damaged: {describe_damage(error)}"
+        raise UserError(said) from None
+    description = found.custom_metadata
     version = description.get("codelm_training") if isinstance(description, dict) else None
     if version != TRAINING_VERSION:
         raise UserError(f"{folder} has version {version!r}; this codelm reads version {TRAINING_VERSION}")
-    return description
+    parts = {part: found.metadata.get(part) or {} for part in ("parameters", "training")}
+    return description | {"shapes": {part: {name: x.shape for name, x in of.items()} for part, of in parts.items()}}
 
 
-def is_training(folder: Path) -> bool:
+def is_training(folder: epath.Path) -> bool:
     """Whether training wrote this checkpoint, with the rest of its state."""
     return (folder / "_CHECKPOINT_METADATA").exists()
 
 
-def newest(run: Path) -> Path | None:
+def located(path: str | Path) -> epath.Path:
+    """A path as Orbax takes it: whole, or gs://."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(Path(path).absolute())
+
+
+def folder_of_stages(run: epath.Path, name: str, elsewhere: str) -> epath.Path:
+    """Where the checkpoints of a run's stages are: in its folder, or under its name in `checkpoint.folder`."""
+    return located(elsewhere) / name if elsewhere else run / "checkpoints"
+
+
+def newest(stages: epath.Path) -> epath.Path | None:
     """The last training checkpoint of a run: of its last stage that has any."""
     for stage in reversed(STAGES):
-        steps = [path for path in (run / "checkpoints" / stage).glob("*") if path.name.isdigit()]
+        steps = [path for path in (stages / stage).glob("*") if path.name.isdigit()]
         if steps:
             return max(steps, key=lambda path: int(path.name))
     return None

@@ -24,7 +24,7 @@ def parse[Options](options: type[Options], argv: Sequence[str], prog: str, defau
     """The options, or a UserError of one line naming the nearest valid option."""
     stderr = io.StringIO()
     asked_help = bool({"-h", "--help"} & set(argv))
-    given: Any = {} if default is None else {"default": default, "use_underscores": True}
+    given: Any = {"use_underscores": True} | ({} if default is None else {"default": default})
     try:
         with contextlib.redirect_stderr(stderr), contextlib.nullcontext() if asked_help else _wide_terminal():
             value, unknown = tyro.cli(options, prog=prog, args=list(argv), return_unknown_args=True, **given)

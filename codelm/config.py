@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from codelm.corpus_config import CorpusConfig
 from codelm.data_config import DataConfig
 from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig, TrainConfig
 
+NAMES = r"\w[\w.=+,-]*"  # what experiments may be called: a folder, here and on gs://
 # Fields that say where or how an experiment runs, not what it computes: they stay out of the fingerprint.
 WHERE_IT_RUNS = ("name", "mesh", "model.remat", "model.attention", "corpus.benchmarks", "checkpoint", "track")
 
@@ -259,6 +261,10 @@ def _check_dials(config: Config) -> None:
 def validate(config: Config) -> None:
     """Refuse impossible combinations, each with one line that names the fields and what to change."""
     model, data = config.model, config.data
+    require(
+        re.fullmatch(NAMES, config.name, re.ASCII) is not None,
+        f"'{config.name}' is no name of a folder: letters, digits and . = + , - _ only",
+    )
     for path in ("data.seq_len", "data.batch_size"):
         require(lookup(config, path) >= 1, f"{path} must be at least 1, not {lookup(config, path)}")
     require(config.seed >= 0, f"seed must be at least 0, not {config.seed}")

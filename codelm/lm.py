@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from codelm import cache as kv
-from codelm import checkpoint, huggingface_config, huggingface_weights, tokenizer
+from codelm import checkpoint, config_io, huggingface_config, huggingface_weights, tokenizer
 from codelm.cache import Cache
 from codelm.config import ModelConfig, checked
 from codelm.config_io import from_dict
@@ -112,7 +112,9 @@ class LM:
             array = np.asarray(ids)
         except ValueError as error:
             raise UserError("rows of ids differ in length; give rows of one length, or one row at a time") from error
-        if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
+        if array.ndim == 2 and not array.size:
+            raise UserError("there are no ids: give a non-empty prompt")
+        if array.ndim != 2 or array.dtype.kind not in "iu":
             raise UserError(f"ids must be a non-empty array of integers [rows, tokens], not {array.dtype}{array.shape}")
         if array.min() < 0 or array.max() >= self.config.vocab_size:
             worst = array.min() if array.min() < 0 else array.max()
@@ -127,35 +129,44 @@ def load(path: str | Path, compute_dtype: Literal["", "float32", "bfloat16"] = "
 
     With a mesh set (`jax.set_mesh`), arrays go straight to their places on it.
     """
-    folder = _newest(Path(path))
-    if (folder / checkpoint.DESCRIPTION).is_file():
+    folder = _newest(checkpoint.located(path))
+    if (folder / checkpoint.DESCRIPTION).exists():
         config, family = checkpoint.read_description(folder)
         values = checkpoint.read_parameters(folder, config)
     elif checkpoint.is_training(folder):
         config, family, values = _of_training(folder)
-    elif (folder / "config.json").is_file():
-        config, family = huggingface_config.read_config(folder)
-        values = huggingface_weights.load_parameters(folder, config, family)
+    elif (folder / "config.json").exists():
+        config, family = huggingface_config.read_config(Path(folder))
+        values = huggingface_weights.load_parameters(Path(folder), config, family)
     else:
         raise UserError(f"no model in {path}: neither {checkpoint.DESCRIPTION}, checkpoints, nor config.json")
     if compute_dtype:
         config = dataclasses.replace(config, compute_dtype=compute_dtype)
-    beside = (folder, folder.parent.parent)  # those of a run share one: RUN/checkpoints/tokenizer.model
-    file = next((at / name for at in beside for name in checkpoint.TOKENIZERS if (at / name).is_file()), None)
+    # Those of a run share one: RUN/checkpoints/tokenizer.model
+    beside = (folder, folder.parent.parent, checkpoint.located(path) / "checkpoints")
+    file = next((at / name for at in beside for name in checkpoint.TOKENIZERS if (at / name).exists()), None)
+    file = Path(file) if file else None
     return LM(config, Transformer(config, values), tokenizer.load(file) if file else None, family, file)
 
 
-def _newest(path: Path) -> Path:
+def _newest(path: epath.Path) -> epath.Path:
     """The checkpoint to read: the folder itself, or the last of a run's."""
     if not path.is_dir():
-        raise UserError(f"no model at {path}: no such folder")
-    return checkpoint.newest(path) or path
+        raise UserError(f"no model at {path}: {'it is a file' if path.exists() else 'no such folder'}")
+    stages = path / "checkpoints"
+    is_run = (path / "config.json").exists() and (path / "run.lock").exists()
+    if is_run:
+        config = config_io.load(Path(path) / "config.json")
+        stages = checkpoint.folder_of_stages(path, config.name, config.checkpoint.folder)
+    found = checkpoint.newest(stages)
+    if is_run and found is None:
+        raise UserError(f"{path} has no checkpoint yet: none in {stages}")
+    return found or path
 
 
-def _of_training(folder: Path) -> tuple[ModelConfig, str, dict[str, Array]]:
+def _of_training(folder: epath.Path) -> tuple[ModelConfig, str, dict[str, Array]]:
     """The parameters that training saved, without the rest of its state."""
-    description = checkpoint.read_training_description(epath.Path(folder))
-    content = description["config"]
+    content = checkpoint.read_training_description(folder)["config"]
     config = checked(from_dict(ModelConfig, content["model"], "model"), "model", ModelConfig)
     return config, "codelm", checkpoint.read_parameters(folder, config)
 

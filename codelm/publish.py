@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 from etils import epath
@@ -15,9 +16,14 @@ def check_writable(path: Path) -> None:
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "it is a folder" if path.is_dir() else f"{folder} is not a folder to write in"
-        raise UserError(f"cannot write {path}: {reason}")
+    reason = "it is a folder" if path.is_dir() else ""
+    if not reason:
+        try:
+            with tempfile.TemporaryFile(dir=folder):  # permissions do not tell all: there is /proc, there are quotas
+                return
+        except OSError as error:
+            reason = f"{folder} is not a folder to write in ({error.strerror or error})"
+    raise UserError(f"cannot write {path}: {reason}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,6 +20,7 @@ from codelm.arithmetic import count_parameters
 from codelm.commandline import parse
 from codelm.config import Config, field_paths, lookup, resolve
 from codelm.errors import UserError
+from codelm.midtraining import midtrained
 from codelm.publish import check_writable, write_atomically
 from experiments import curves, records
 from experiments.curves import Axes, Series
@@ -58,9 +60,17 @@ def compare(argv: list[str], prog: str) -> None:
     if options.out:
         check_writable(options.out)
     found = records.load_all(list(options.runs))
+    if len(lengths := {last_rows(record.config) for record in found if record.result}) > 1:
+        told = " and ".join(map(str, sorted(lengths)))
+        print(f"held-out losses are of rows of {told} tokens, and do not compare exactly", file=sys.stderr)
     print(json.dumps(rows(found), indent=1) if options.json else text(found))
     if options.out:
         write_atomically(options.out, page(found).encode())
+
+
+def last_rows(config: Config) -> int:
+    """The length of rows that a run's held-out loss was measured on."""
+    return (midtrained(config) if config.midtrain.steps else config).data.seq_len
 
 
 def rows(found: Sequence[Record]) -> list[dict[str, Any]]:
@@ -141,21 +151,25 @@ def page(found: Sequence[Record]) -> str:
         kinds = ["", *(" class='n best'" if best else " class=n" for _, best in line[1:])]
         row = (f"<td{kind}>{escape(value)}</td>" for kind, (value, _) in zip(kinds, line, strict=True))
         table += f"<tr>{''.join(row)}</tr>"
-    sections = [("Results, best first", f"<table><tr>{table}</table>")]
+    sections, names = [("Results, best first", f"<table><tr>{table}</table>")], short_names(found)
     for key, title in (("loss", "Training loss"), ("held_out/loss", "Held-out loss")):
-        lines = [Series(name, *curve(record, key)) for name, record in zip(short_names(found), found, strict=True)]
-        if any(len(line.x) > 1 for line in lines):
+        curves_of = [curve(record, key) for record in found]
+        lines = [
+            Series(name, *points, points=len(points[0]) == 1) for name, points in zip(names, curves_of, strict=True)
+        ]
+        if any(line.x for line in lines):
             sections.append((title, curves.chart(lines, Axes(f"{title} against tokens", "tokens", "nats/token"))))
     return curves.page(f"{len(found)} runs", sections)
 
 
 def short_names(found: Sequence[Record]) -> list[str]:
-    """Names without the parts that they all begin with."""
+    """Names without the parts that all of them have."""
     parts = [re.split(r"-(?=[A-Za-z])", record.name) for record in found]  # not within 1e-05
-    same = 0
-    while len(found) > 1 and all(len(p) > same + 1 and p[same] == parts[0][same] for p in parts):
-        same += 1
-    return ["-".join(p[same:]) for p in parts]
+    common = set.intersection(*map(set, parts)) if len(found) > 1 else set()
+    return [
+        "-".join(part for part in own if part not in common) or record.name
+        for own, record in zip(parts, found, strict=True)
+    ]
 
 
 def curve(record: Record, key: str) -> tuple[list[float], list[float]]:

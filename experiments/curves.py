@@ -15,7 +15,7 @@ from html import escape
 COLOURS = ("#3b7dd8", "#d9622b", "#2f9e77", "#b764c8", "#b07d12", "#d9528c", "#7c8490", "#7d6ee0")
 _DASHES = ("", "6 3", "2 3")  # once the colours are used up
 _LEFT, _TOP, _BOTTOM, _PLOT = 64, 34, 46, 640  # around the plot, and its width
-_LINE, _LETTER = 15, 6.4  # height of a line of labels, width of a letter
+_LINE, _LETTER = 15, 7.4  # height of a line of labels, width of a letter in wide fonts
 _LONGEST_LABEL = 48  # letters
 
 STYLE = """

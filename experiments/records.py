@@ -1,6 +1,7 @@
 """What runs have left in their folders: config, result, metrics."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,18 @@ def load(folder: Path) -> Record:
 def load_all(paths: list[Path]) -> list[Record]:
     """Of run folders, and of all runs in folders of runs."""
     found: dict[Path, Record] = {}
+    if not paths:
+        raise UserError("which runs? Give their folders, or a folder of runs: runs")
     for path in paths:
         folders = [path] if (path / CONFIG).is_file() else sorted(child.parent for child in path.glob(f"*/{CONFIG}"))
+        if not folders and {child.name for child in path.glob("*")} & {"run.lock", "log.txt"}:
+            print(f"left out, it never began: {path}", file=sys.stderr)
+            continue
         if not folders:
             raise UserError(f"no run at {path}: a run's folder holds {CONFIG}, as `codelm run` leaves it")
         found |= {folder: load(folder) for folder in folders if folder not in found}
+    if not found:
+        raise UserError("none of these runs has begun")
     return list(found.values())
 
 

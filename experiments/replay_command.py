@@ -15,7 +15,7 @@ from rich.text import Text
 
 from codelm import config_io
 from codelm.commandline import parse
-from codelm.config import Config, resolve
+from codelm.config import Config, field_paths, resolve
 from codelm.errors import UserError
 from codelm.progress import Bar
 from data import inputs, loader, tokenizing
@@ -29,6 +29,8 @@ from train.records import finite
 from train.replay import Halves, Measured, Replay, different, last_step, mean_loss, recorded, worse
 from train.trainer import Job, mesh_of, part_loader_config
 
+# Of a run that was allowed to change its config between two checkpoints, the last config is the one to go by.
+_MAY_DIFFER = tuple(sorted({path.split(".")[0] for path in field_paths(Config)} - {"corpus", "tokenizer"}))
 _SHOWN = 3  # documents of a row that is not to blame
 
 
@@ -49,8 +51,6 @@ class ReplayOptions:
     """Print JSON."""
     cache: Path = tokenizing.CACHE
     """Folder for tokens and rows, which are made once."""
-    may_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD …")] = ()
-    """Fields that may differ between the run's config and its checkpoints, as codelm run was told."""
     platform: str = ""
     """Where to compute: cpu, gpu or tpu; empty = what JAX finds."""
 
@@ -82,7 +82,7 @@ def replay(argv: list[str], prog: str) -> None:
 
 def job_of(config: Config, options: ReplayOptions, digests: Mapping[str, str]) -> Job:
     """The stage as `codelm run` had it."""
-    jobs = {job.stage: job for job in stages.jobs(config, options.run, digests, options.may_change)}
+    jobs = {job.stage: job for job in stages.jobs(config, options.run, digests, _MAY_DIFFER)}
     if options.stage not in jobs:
         raise UserError(f"{options.run} has no mid-training: its midtrain.steps is 0")
     return jobs[options.stage]

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from codelm.config import fingerprint
 from codelm.publish import write_atomically
 from experiments import records
 from experiments.curves import Axes, Series, chart, page
@@ -14,6 +16,7 @@ from train.clock import goodput
 from train.records import EVENTS, read
 
 REPORT = "report.html"
+_INCIDENTS = ("resumed", "stopped", "skipped", "checkpoint failed", "damaged", "straggler")
 _LOOK = """<style>
 .tiles { display: flex; flex-wrap: wrap; gap: 2rem } .tile b { display: block; font-size: 1.5rem; font-weight: 600 }
 .tile span, .note { color: var(--soft) } mark { background: #3b7dd833; color: inherit; border-radius: 3px }
@@ -21,9 +24,11 @@ pre { background: color-mix(in srgb, var(--ink) 6%, transparent); padding: .6rem
 </style>"""
 
 
-def write_report(run: Path) -> Path:
-    write_atomically(run / REPORT, render(records.load(run)).encode())
-    return run / REPORT
+def write_report(run: Path) -> None:
+    record = records.load(run)
+    if record.result.get("fingerprint") != fingerprint(record.config):  # of what the run was before
+        record = replace(record, result={})
+    write_atomically(run / REPORT, render(record).encode())
 
 
 def render(run: records.Record) -> str:
@@ -43,18 +48,24 @@ def render(run: records.Record) -> str:
 
 def _tiles(run: records.Record, events: Sequence[Mapping[str, Any]]) -> str:
     result, spent = run.result, total_time(events)
+
+    def shown(key: str, how: str, scale: float = 1.0, unit: str = "") -> str:
+        value = result.get(key)
+        return "–" if value is None else f"{value * scale:{how}}{unit}"
+
     tiles = {
-        "held-out nats/token": f"{result['held_out_loss']:.2f}",
-        "unigram entropy": f"{result['unigram_loss']:.2f}",
-        "held-out bits per byte": f"{result['held_out_bits_per_byte']:.3f}",
-        "infilling, exact": "–" if result["infill_exact"] is None else f"{result['infill_exact']:.1%}",
-        "… edit similarity": "–" if result["infill_similarity"] is None else f"{result['infill_similarity']:.2f}",
-        "parameters": f"{result['parameters'] / 1e6:.1f}M",
-        "tokens": f"{result['tokens'] / 1e6:.2f}M",
-        "goodput": f"{goodput(spent, lost_seconds(events)):.0%}" if spent else "–",
+        "held-out nats/token": shown("held_out_loss", ".2f"),
+        "unigram entropy": shown("unigram_loss", ".2f"),
+        "held-out bits per byte": shown("held_out_bits_per_byte", ".3f"),
+        "infilling, exact": shown("infill_exact", ".1%"),
+        "… edit similarity": shown("infill_similarity", ".2f"),
+        "parameters": shown("parameters", ".1f", 1e-6, "M"),
+        "tokens": shown("tokens", ".2f", 1e-6, "M"),
+        "goodput of all sessions": f"{goodput(spent, lost_seconds(events)):.0%}" if spent else "–",
     }
     inside = "".join(f"<div class=tile><b>{value}</b><span>{name}</span></div>" for name, value in tiles.items())
-    return f"<div class=tiles>{inside}</div>"
+    unfinished = "" if result else "<p class=note>Not finished: the same command goes on.</p>"
+    return f"{unfinished}<div class=tiles>{inside}</div>"
 
 
 def _curves(run: records.Record, trained: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -70,8 +81,9 @@ def _curves(run: records.Record, trained: Sequence[Mapping[str, Any]]) -> list[s
         (at(trained[n - 1]), stage) for n, stage in enumerate(stages) if n and stage != stages[n - 1]
     )  # where the next stage begins
     ends = [at(trained[0]), at(trained[-1])]
-    unigram = Series("unigram entropy", ends, [run.result["unigram_loss"]] * 2, dashed=True)
-    losses = [series("training", "loss", trained), series("held out", "held_out/loss", held, points=True), unigram]
+    losses = [series("training", "loss", trained), series("held out", "held_out/loss", held, points=True)]
+    if "unigram_loss" in run.result:
+        losses.append(Series("unigram entropy", ends, [run.result["unigram_loss"]] * 2, dashed=True))
     norms = sorted({key for line in trained for key in line if key.startswith("grad_norm")})
     speed = [{**line, "speed": line["speed"]["tokens_per_second"]} for line in trained if "speed" in line]
     return [
@@ -125,13 +137,15 @@ def _time(events: Sequence[Mapping[str, Any]]) -> str:
         if event["event"] == "compiled"
     ]
     head = "<tr><th>stage<th>step<th class=n>trace<th class=n>lower<th class=n>compile<th class=n>first</tr>"
-    happened = [event for event in events if event["event"] in ("resumed", "stopped", "skipped", "checkpoint failed")]
+    happened = [event for event in events if event["event"] in _INCIDENTS]
     said = "".join(f"<li>{escape(json.dumps(event))}</li>" for event in happened[-50:])
     first = f"<h3>Until the first step</h3><table>{head}{''.join(firsts)}</table>" if firsts else ""
     return f"<table>{''.join(rows)}</table>{first}" + (f"<h3>Incidents</h3><ul>{said}</ul>" if said else "")
 
 
 def _samples(path: Path) -> str:
+    if not path.exists():
+        return "<p class=note>Nothing yet.</p>"
     parts = []
     for sample in json.loads(path.read_text()):
         if "prompt" in sample:

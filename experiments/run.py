@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 from etils import epath
@@ -36,10 +36,11 @@ from data.dataset import Corpus
 from data.loader import Loader, make
 from experiments import records, results, stages
 from experiments.environment import environment
-from experiments.report import write_report
-from train import checkpoints, held_out, infilling
+from experiments.report import REPORT, write_report
+from train import checkpoints, held_out, infilling, schedules
 from train.clock import Clock
 from train.records import Records
+from train.signals import leaving
 from train.state import State
 from train.trainer import Evaluation, Job, Trainer, like_state, mesh_of, part_loader_config
 
@@ -60,27 +61,46 @@ def run(config: Config, settings: Settings) -> Path:
     config = resolve(config)
     folder = inputs.run_folder(config, settings.dir)
     speaks = jax.process_index() == 0
-    with mesh_of(config) as mesh, _alone(folder, speaks):
+    stages.check_may_change(settings.may_change)
+    check_writable(settings.cache / "something")
+    with mesh_of(config) as mesh, _alone(folder, speaks), leaving(), _told_of_memory():
         for job in stages.jobs(config, folder, {}, settings.may_change):
             stages.check(job)
-        around = environment()
-        _describe(config, around, folder, speaks)
+        _describe(config, folder)
         corpus, tokenizer = _inputs(config, settings, folder, speaks)
         digests = stages.digests(config, corpus, tokenizer)
         told = stages.jobs(config, folder, digests, settings.may_change, settings.workers)
+        if _finished(config, folder, told):
+            return folder
+        around = environment()
+        if speaks:
+            write_atomically(folder / "config.json", to_json(config).encode())
+            write_atomically(folder / "environment.json", (json.dumps(around, indent=2) + "\n").encode())
         experiment = Experiment(config, settings, folder, corpus, tokenizer, mesh, clock)
         with contextlib.closing(Records(folder, config, speaks)) as writes:
             writes.event("started", commit=around["commit"], command=around["command"])
             try:
-                state = None
-                for job in told:
-                    state = experiment.train(job, writes)
-                experiment.finish(told, state, writes)
+                experiment.go(told, writes)
             finally:
                 writes.event("session", clock=clock.spent())
-            if speaks:
-                write_report(folder)
+                # Of what there is; where the run fails, that is what to tell, not that its report failed too.
+                with contextlib.suppress(UserError) if sys.exception() else contextlib.nullcontext():
+                    if speaks:
+                        write_report(folder)
     return folder
+
+
+def _finished(config: Config, folder: Path, told: Sequence[Job]) -> bool:
+    """Whether there is nothing to do, and nothing is to be touched."""
+    if not results.current(folder, config) or not (folder / REPORT).exists():
+        return False
+    if any(stages.newest_step(job) < job.config.train.steps for job in told):
+        return False
+    for job in told:
+        stages.check_same(job)
+        _say(f"{job.stage}: there already, {job.config.train.steps} steps")
+    _say(f"evaluation: there already, {folder / records.RESULT}")
+    return True
 
 
 class Experiment:
@@ -108,12 +128,25 @@ class Experiment:
     def held_out(self, config: Config) -> held_out.HeldOut:
         return held_out.make(config, self.corpus, self.tokenizer, self.settings.cache, self.mesh)
 
-    def train(self, job: Job, writes: Records) -> State | None:
-        """The last state of the stage; None where it was there before, and is not needed yet."""
-        steps = job.config.train.steps
-        if stages.newest_step(job) >= steps:
+    def go(self, told: Sequence[Job], writes: Records) -> None:
+        """Train every stage, and evaluate the last state."""
+        state = None
+        for number in range(len(told)):
+            state = self.train(told, number, writes)
+        if state is None and results.current(self.folder, self.config):
+            _say(f"evaluation: there already, {self.folder / records.RESULT}")
+            return
+        if state is None:
+            state = self.last_state(told, writes)
+        with self.clock.of("evaluation"):
+            self.evaluate(told, state, writes)
+
+    def train(self, told: Sequence[Job], number: int, writes: Records) -> State | None:
+        """The last state of a stage; None where it was there before, and is not needed yet."""
+        job, self.measured = told[number], {}
+        if stages.newest_step(job) >= job.config.train.steps:
             stages.check_same(job)
-            _say(f"{job.stage}: there already, {steps} steps")
+            _say(f"{job.stage}: there already, {job.config.train.steps} steps")
             return None
         loader, measured = self.loader(job.config), self.held_out(job.config)
         _say(f"{job.stage}: {_about(job.config, loader)}; {measured.describe(job.config.evaluation.batches)}")
@@ -126,31 +159,43 @@ class Experiment:
         held = Evaluation(settings.every, measure)
         fills = infilling.make(job.config, self.corpus, self.tokenizer) if settings.infill_every else None
         infill = Evaluation(settings.infill_every, lambda model: fills.measure(model)[0]) if fills else None
-        return Trainer(job, loader, writes, self.clock, held, infill).run(self.mesh)
+        try:
+            return Trainer(job, loader, writes, self.clock, held, infill).run(self.mesh)
+        except checkpoints.Damaged as error:
+            if not number or job.start is None:
+                raise UserError(
+                    f"cannot begin from {job.start}: it is damaged ({error}); take it away, and the run that made it "
+                    "trains its last steps again"
+                ) from error
+            self.retrain(told, number - 1, job.start, str(error), writes)
+        return self.train(told, number, writes)
 
-    def finish(self, told: Sequence[Job], state: State | None, writes: Records) -> None:
-        """Evaluate the last state, unless its figures are there."""
-        if results.current(self.folder, self.config):
-            _say(f"evaluation: there already, {self.folder / records.RESULT}")
-        else:
-            with self.clock.of("evaluation"):
-                self.evaluate(told, state, writes)
+    def retrain(self, told: Sequence[Job], number: int, damaged: epath.Path, said: str, writes: Records) -> State:
+        """A stage's last steps once more, from the checkpoint before its last, which is damaged."""
+        _say(f"{damaged} is damaged ({said}): it is set aside, and its last steps are trained again")
+        writes.event("damaged", stage=told[number].stage, what=f"{damaged}: {said}")
+        if jax.process_index() == 0:
+            stages.set_aside(damaged)
+        _together("set aside")
+        state = self.train(told, number, writes)
+        assert state is not None
+        return state
 
-    def last_state(self, job: Job) -> State:
+    def last_state(self, told: Sequence[Job], writes: Records) -> State:
+        job = told[-1]
         folder = epath.Path(job.checkpoints) / str(job.config.train.steps)
         try:
             return checkpoints.load(folder, like_state(job.config), job.config, job.inputs, job.may_change)
         except checkpoints.Damaged as error:
-            raise UserError(f"{folder} is damaged ({error}): remove it to train its last steps again") from error
+            return self.retrain(told, len(told) - 1, folder, str(error), writes)
 
-    def evaluate(self, told: Sequence[Job], state: State | None, writes: Records) -> None:
+    def evaluate(self, told: Sequence[Job], state: State, writes: Records) -> None:
         """What training measured after its last step is not measured again."""
         first, last = told[0], told[-1]
-        measured, trained_here = self.held_out(last.config), state is not None
-        if state is None:
-            state = self.last_state(last)
-        found = dict(self.measured) if trained_here else measured.measure(state.model)
-        found["unigram_loss"] = measured.unigram_loss(self.loader(first.config), first.config.train.steps)
+        measured = self.held_out(last.config)
+        found = dict(self.measured) if self.measured else measured.measure(state.model)
+        parts = schedules.parts_before(first.config.train, first.config.train.steps)
+        found["unigram_loss"] = measured.unigram_loss(self.loader(first.config), parts)
         fills, filled = infilling.make(last.config, self.corpus, self.tokenizer).measure(state.model)
         samples = results.samples(last.config, state.model, self.tokenizer, filled)
         writes.metrics(last.stage, last.config.train.steps, last.steps_before + last.config.train.steps, found | fills)
@@ -160,13 +205,13 @@ class Experiment:
 
 def _inputs(config: Config, settings: Settings, folder: Path, speaks: bool) -> tuple[Corpus | None, Tokenizer]:
     """The corpus and the tokenizer, made by the first process while the others wait."""
-    if jax.process_count() > 1 and not speaks:
-        multihost_utils.sync_global_devices("inputs")
+    if not speaks:
+        _together("inputs")
     corpus = inputs.own_corpus(config, settings.dir) if inputs.needs_own_corpus(config) else None
     file = inputs.tokenizer_file(config, corpus, settings.dir)
     tokenizer = load(file)
-    if jax.process_count() > 1 and speaks:
-        multihost_utils.sync_global_devices("inputs")
+    if speaks:
+        _together("inputs")
     if corpus:
         kept, dropped = corpus.manifest["kept"], corpus.manifest["dropped"]
         lost = ", ".join(f"{row['documents']} {reason}" for reason, row in dropped.items())
@@ -177,13 +222,30 @@ def _inputs(config: Config, settings: Settings, folder: Path, speaks: bool) -> t
     return corpus, tokenizer
 
 
-def _describe(config: Config, around: dict[str, Any], folder: Path, speaks: bool) -> None:
-    count, kind = around["devices"]["count"], around["devices"]["kind"]
-    size = count_parameters(config.model).total / 1e6
-    _say(f"{config.name}: {size:.1f}M parameters on {count} x {kind}, in {folder}")
-    if speaks:
-        write_atomically(folder / "config.json", to_json(config).encode())
-        write_atomically(folder / "environment.json", (json.dumps(around, indent=2) + "\n").encode())
+def _together(name: str) -> None:
+    """Wait until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _describe(config: Config, folder: Path) -> None:
+    size, device = count_parameters(config.model).total / 1e6, jax.devices()[0]
+    _say(f"{config.name}: {size:.1f}M parameters on {jax.device_count()} x {device.device_kind}, in {folder}")
+
+
+@contextlib.contextmanager
+def _told_of_memory() -> Iterator[None]:
+    """In one line, with what to do about it."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        said = str(error).splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in said and "out of memory" not in said.lower():
+            raise
+        raise UserError(
+            f"out of memory ({said[:160]}): take a smaller data.batch_size, more parts (train.accumulate), "
+            "model.remat=full, or more devices"
+        ) from error
 
 
 def _about(config: Config, loader: Loader) -> str:
@@ -205,19 +267,29 @@ def _alone(folder: Path, speaks: bool) -> Iterator[None]:
         lock = (folder / "run.lock").open("a+")
     except OSError as error:
         raise UserError(f"cannot write in {folder}: {error.strerror or error}; give another --dir") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise UserError(
-                f"a run is in progress in {folder} (process {holder}): wait for it, or give this one another --name"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+    try:
+        with lock:
+            _lock(lock, folder)
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # nothing but the lock: the run never began
+            if [path.name for path in folder.iterdir()] == ["run.lock"]:
+                (folder / "run.lock").unlink()
+                folder.rmdir()
+
+
+def _lock(lock: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        raise UserError(
+            f"a run is in progress in {folder} (process {holder}): wait for it, or give this one another --name"
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
 
 
 def _since_start() -> float:

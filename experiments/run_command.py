@@ -37,7 +37,7 @@ def run(argv: list[str], prog: str) -> None:
     from experiments import results
     from experiments.run import Settings
     from experiments.run import run as run_all
-    from train.trainer import Stopped
+    from train.signals import Stopped
 
     settings = Settings(options.dir, options.cache, options.may_change, options.workers)
     try:
@@ -59,5 +59,6 @@ def find_devices(platform: str) -> None:
     try:
         jax.devices()
     except RuntimeError as error:
-        asked = platform or jax.config.jax_platforms
-        raise UserError(f"no {asked} devices here ({str(error).splitlines()[0][:150]}); try --platform cpu") from error
+        asked, said = platform or jax.config.jax_platforms, str(error).splitlines()[0]
+        because = f" ({said})" if len(said) <= 150 else ""
+        raise UserError(f"no {asked} devices here{because}; try --platform cpu") from error

@@ -23,6 +23,7 @@ _CONSTANTS = 5
 _LEAST_VALUES = 3  # of N and of D: with two of them a line through them has any curvature
 _COLLINEAR = 0.995  # correlation of log N and log D from which their parts cannot be told apart
 _STARTS = 4
+_LEAST_SPAN = 1e-3  # of the loss, that a term must change it by from one end of the runs to the other
 _EXPONENTS = np.linspace(0.05, 1.2, 24)
 
 
@@ -64,7 +65,12 @@ def check(parameters: Values, tokens: Values, losses: Values) -> None:
 def fit(parameters: Values, tokens: Values, losses: Values) -> Law:
     check(parameters, tokens, losses)
     runs = (parameters, tokens, losses)
-    return min((_descended(law, *runs) for law in _starts(*runs)), key=lambda law: _distance(law, *runs))
+    law = min((_descended(law, *runs) for law in _starts(*runs)), key=lambda law: _distance(law, *runs))
+    for part, term in (("model size", law.A * parameters**-law.alpha), ("tokens", law.B * tokens**-law.beta)):
+        # An overflow, or a term that hardly moves the loss, leaves its exponent to chance.
+        if not (np.isfinite(term).all() and np.ptp(term) > _LEAST_SPAN * np.mean(losses)):
+            raise UserError(f"these runs do not tell how the loss falls with the {part}: take a wider range of it")
+    return law
 
 
 def resampled(law: Law, parameters: Values, tokens: Values, losses: Values, times: int, seed: int = 0) -> list[Law]:

@@ -19,6 +19,7 @@ from experiments import compare, curves, records, scaling
 from experiments.curves import Axes, Series, number
 from experiments.records import Record
 from experiments.scaling import FLOPS_PER_PARAMETER, Law, Values
+from train.records import finite
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN…")]
 Budgets = Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOPS…")]
@@ -74,7 +75,7 @@ def scaling_law(argv: list[str], prog: str) -> None:
     if options.out:
         check_writable(options.out)
     fitted = fit(_usable(records.load_all(list(options.runs))), options.resamples, options.budgets)
-    print(json.dumps(content(fitted), indent=1) if options.json else text(fitted))
+    print(json.dumps(finite(content(fitted)), indent=1) if options.json else text(fitted))
     if options.out:
         write_atomically(options.out, page(fitted).encode())
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from codelm.checkpoint import read_training_description
-from codelm.config import Config, mesh_shape, resolve
-from codelm.errors import UserError
+from codelm.checkpoint import located, read_training_description
+from codelm.config import Config, field_paths, mesh_shape, resolve
+from codelm.errors import UserError, nearest
 from codelm.midtraining import CHANGES, midtrained
-from codelm.publish import checksum
+from codelm.publish import check_writable, checksum
 from codelm.tokenizer import Tokenizer
 from data import dataset
 from data.dataset import Corpus
@@ -41,6 +41,8 @@ def jobs(
         first,
         stage="midtrain",
         config=midtrained(config),
+        # Pretraining that went on, after this stage was trained, is another beginning.
+        inputs={**inputs, "midtrain.start": f"step {config.train.steps}"},
         start=epath.Path(first.checkpoints) / str(config.train.steps),
         start_may_change=(*may_change, *CHANGES),
         counts_on=False,
@@ -62,7 +64,7 @@ def digests(config: Config, own: Corpus | None, tokenizer: Tokenizer) -> dict[st
 
 def checkpoint_in(path: str) -> epath.Path:
     """The checkpoint itself, or the last of the pretraining of a run."""
-    folder = epath.Path(path)
+    folder = located(path)
     if folder.name.isdigit() and (folder / "parameters").exists():
         return folder
     inside = folder / "checkpoints" / "pretrain"
@@ -70,6 +72,15 @@ def checkpoint_in(path: str) -> epath.Path:
     if not steps:
         raise UserError(f"train.start={path} is neither a run nor one of its checkpoints, RUN/checkpoints/STAGE/STEP")
     return inside / str(steps[-1])
+
+
+def set_aside(folder: epath.Path) -> epath.Path:
+    """Move a damaged checkpoint to where nobody looks for one."""
+    stage = folder.parent
+    away = stage.parent / f"damaged-{stage.name}-{folder.name}"
+    if away.exists():
+        away.rmtree()
+    return folder.rename(away)
 
 
 def newest_step(job: Job) -> int:
@@ -83,7 +94,24 @@ def check(job: Job) -> None:
         mesh_shape(job.config, jax.device_count())
     except UserError as error:
         raise UserError(f"{job.stage}: {error}") from error
+    if job.counts_on and job.start is not None and (done := int(job.start.name)) >= job.config.train.steps:
+        raise UserError(f"train.start is at step {done}, so train.steps={job.config.train.steps} leaves nothing to do")
+    check_folder(epath.Path(job.checkpoints))
     check_same(job)
+
+
+def check_may_change(fields: Sequence[str]) -> None:
+    """Refuse names of nothing."""
+    paths = [*field_paths(Config), "corpus", "tokenizer", "midtrain.start"]
+    for name in fields:
+        if not any(path == name or path.startswith(f"{name}.") for path in paths):
+            raise UserError(f"--may_change {name}: no such field; nearest: '{nearest(name, paths)}'")
+
+
+def check_folder(checkpoints: epath.Path) -> None:
+    """Say that states cannot be saved before there are any. On gs:// only trying tells."""
+    if "://" not in str(checkpoints):
+        check_writable(Path(checkpoints) / "state")
 
 
 def check_same(job: Job) -> None:

@@ -122,8 +122,6 @@ def planned(sweep: Sweep) -> list[Run]:
 
 def _planned(point: Point, base: Config, file: str) -> Run:
     name = "-".join((base.name, *point.names))
-    if not re.fullmatch(r"\w[\w.=+,-]*", name, re.ASCII):
-        raise UserError(f"'{name}' is no name of a folder: letters, digits and . = + , - _ only")
     if len(name) > _LONGEST_NAME:
         raise UserError(f"{name[:40]}… is {len(name)} characters long: give the point a name by named")
     try:

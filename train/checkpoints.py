@@ -7,19 +7,23 @@ every array. An array that does not add up is damaged.
 """
 
 import contextlib
-import gc
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
-from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
-from codelm.checkpoint import TRAINING_VERSION, describe_damage, read_training_description
+from codelm.checkpoint import (
+    TRAINING_VERSION,
+    describe_damage,
+    quiet,
+    read_training_description,
+    sums,
+    wrong_sum,
+)
 from codelm.config import Config
 from codelm.config_io import to_dict
 from codelm.errors import UserError
@@ -49,6 +53,8 @@ class Checkpoints:
         self._failed = 0
         self.failures: list[str] = []
         """What went wrong in the background and was not told yet."""
+        self.damaged: list[str] = []
+        """What could not be read, from the newest on."""
 
     def _checkpointer(self) -> ocp.training.Checkpointer:
         kept = _kept(self.config.checkpoint)
@@ -109,9 +115,10 @@ class Checkpoints:
         """The newest state that can be read, on the mesh of `like`; None where there is none yet."""
         for name in self.unfinished:
             print(f"{self.folder / name} was not finished, so it is left out", file=sys.stderr)
-        state, damaged = newest(self.folder, self.steps, like, self.config, self.inputs, may_change)
-        if state is None and damaged:
-            raise UserError(f"no checkpoint of {self.folder} can be read: {damaged[0]}; move them away to begin anew")
+        state, self.damaged = newest(self.folder, self.steps, like, self.config, self.inputs, may_change)
+        if state is None and self.damaged:
+            first = self.damaged[0]
+            raise UserError(f"no checkpoint of {self.folder} can be read: {first}; move them away to begin anew")
         return state
 
     def close(self) -> None:
@@ -148,26 +155,11 @@ def newest(
     damaged = []
     for step in reversed(steps):
         try:
-            with _quiet():
-                return load(folder / str(step), like, config, inputs, may_change), damaged
+            return load(folder / str(step), like, config, inputs, may_change), damaged
         except Damaged as error:
             damaged.append(f"{folder / str(step)} is damaged ({error})")
             print(f"{damaged[-1]}; looking for the one before it", file=sys.stderr)
     return None, damaged
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the pages that libraries log of a damaged array, some of them when its tasks are collected."""
-    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("asyncio", "absl"))]
-    for logger, _ in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        gc.collect()
-        for logger, level in loggers:
-            logger.setLevel(level)
 
 
 def load(
@@ -177,18 +169,19 @@ def load(
     try:
         description = read_training_description(folder)
     except UserError as error:
-        raise Damaged(str(error)) from error
+        raise Damaged(str(error)) from None
     check_same(folder, description, config, inputs, may_change)
     parameters, training = named(like)
     wanted: Any = {"parameters": abstract(parameters), "training": abstract(training)}
+    check_shapes(folder, description["shapes"], wanted)
     try:
-        loaded: Any = ocp.load_checkpointables(str(folder), wanted)
+        with quiet():
+            loaded: Any = ocp.load_checkpointables(str(folder), wanted)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a missing or damaged array
-        raise Damaged(describe_damage(error)) from error
+        raise Damaged(describe_damage(error)) from None
     for part in ("parameters", "training"):
-        for name, value in sums(loaded[part]).items():
-            if value != description["sums"][part].get(name):
-                raise Damaged(f"the bits of {name} do not add up")
+        if (name := wrong_sum(loaded[part], description["sums"][part])) is not None:
+            raise Damaged(f"the bits of {name} do not add up")
     return rebuilt(like, loaded["parameters"], loaded["training"])
 
 
@@ -201,8 +194,9 @@ def check_same(
 ) -> None:
     found = differences(description["config"], to_dict(config), may_change)
     for name, value in inputs.items():
-        if name not in may_change and description["inputs"].get(name) != value:
-            found.append((name, description["inputs"].get(name), value))
+        before = description["inputs"].get(name, value)  # what was not written down yet is not held against it
+        if name not in may_change and before != value:
+            found.append((name, before, value))
     if not found:
         return
     told = ", ".join(f"{path} was {before!r} and is {now!r}" for path, before, now in found[:5])
@@ -211,6 +205,20 @@ def check_same(
         f"{folder} was trained by another config: {told}{more}. Set them back, give the run another --name, or allow "
         f"it: --may_change {' '.join(path for path, _, _ in found)}"
     )
+
+
+def check_shapes(folder: epath.Path, there: Mapping[str, Arrays], wanted: Mapping[str, Arrays]) -> None:
+    """Refuse arrays of another model or optimizer, whatever may change."""
+    for part, arrays in wanted.items():
+        if not there[part]:
+            raise Damaged(f"its {part} cannot be read")
+        if there[part].keys() != arrays.keys():
+            name = min(there[part].keys() ^ arrays.keys())
+            owner = "the checkpoint" if name in there[part] else "this config"
+            raise UserError(f"{folder} does not fit: only {owner} has {name}; the models or optimizers differ")
+        for name, array in arrays.items():
+            if (before := tuple(there[part][name])) != array.shape:
+                raise UserError(f"{folder} does not fit: {name} is {before} there and {array.shape} in this config")
 
 
 def named(state: State) -> tuple[Arrays, Arrays]:
@@ -238,22 +246,6 @@ def names(state: State) -> list[str]:
 
 def abstract(arrays: Arrays) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
-
-
-def sums(arrays: Arrays) -> dict[str, int]:
-    """A sum over the bits of each array, the same however it is split: one changed element changes it."""
-    return {name: int(value) for name, value in jax.device_get(_sums(dict(arrays))).items()}
-
-
-@jax.jit
-def _sums(arrays: dict[str, Array]) -> dict[str, UInt32[Array, ""]]:
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
-
-    def total(x: Array) -> UInt32[Array, ""]:
-        bits = jax.lax.bitcast_convert_type(x, unsigned[x.dtype.itemsize])
-        return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
-
-    return jax.tree.map(total, arrays)
 
 
 def _kept(config: CheckpointConfig) -> Any:

@@ -20,7 +20,8 @@ class Console:
         self._speaks = speaks
         self._began = 0.0  # when the first step was done, which no later one is like
         console = RichConsole(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[text]}"))
+        bar = [BarColumn(bar_width=20)] if console.width >= 100 else []
+        columns = (TextColumn("{task.description}"), *bar, TextColumn("{task.fields[text]}"))
         self._rich = Progress(*columns, console=console) if speaks and console.is_terminal else None
         self._task = self._rich.add_task(stage, total=steps, completed=start, text="compiling") if self._rich else None
         if self._rich:
@@ -29,7 +30,7 @@ class Console:
     def step(self, step: int, metrics: Mapping[str, Any], speed: Mapping[str, float]) -> None:
         text = self._text(step, metrics, speed)
         if self._rich and self._task is not None:
-            self._rich.update(self._task, completed=step, text=text)
+            self._rich.update(self._task, completed=step, text=text.replace("  ", " "))
         elif self._speaks and (step % self._every == 0 or step == self._steps):
             self.say(f"{self._stage}  {text}")
 

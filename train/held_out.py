@@ -82,10 +82,10 @@ class HeldOut:
                 found[f"held_out/fim_loss/{chooser}"] = nats / tokens
         return {name: float(value) for name, value in found.items()}
 
-    def unigram_loss(self, seen: Loader, steps: int) -> float:
+    def unigram_loss(self, seen: Loader, batches: int) -> float:
         """What counting tokens gets on this text, in nats a token: cross-entropy of its targets under the counts, plus
-        one each, of the targets of training's first steps, up to a million tokens of them."""
-        wanted = min(steps * seen.batch_size, max(UNIGRAM_TOKENS // seen.seq_len, 1))
+        one each, of the targets of training's first batches, up to a million tokens of them."""
+        wanted = min(batches * seen.batch_size, max(UNIGRAM_TOKENS // seen.seq_len, 1))
         vocabulary = self.loader.strata[0].writer.tokenizer.vocab_size
         counts = np.ones(vocabulary)
         for number in range(wanted):

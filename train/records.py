@@ -126,4 +126,6 @@ def finite(value: Any) -> Any:
     """JSON has no NaN and no infinity: they are written as text."""
     if isinstance(value, Mapping):
         return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -39,7 +39,7 @@ from train.records import EVENTS, METRICS, read
 from train.state import State, Sums
 from train.statistics import square_sums
 from train.step import Batch, Metrics, Steps, make_steps, through
-from train.trainer import Job, begun, fresh_state
+from train.trainer import Job, begun, like_state
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,12 @@ class Replay:
         earlier = [found for found in checkpoints.steps_in(folder) if found < step]
         state = None
         if earlier:
-            like = fresh_state(job.config)
+            like = like_state(job.config)
             state, _ = checkpoints.newest(folder, earlier, like, job.config, job.inputs, job.may_change)
-        state = begun(job) if state is None else state
+        try:
+            state = begun(job) if state is None else state
+        except checkpoints.Damaged as error:
+            raise UserError(f"{job.stage} begins from {job.start}, which is damaged: {error}") from error
         if int(state.step) >= step:
             raise UserError(
                 f"{job.stage} of {job.run} begins with step {int(state.step) + 1}, so it has no step {step}"

@@ -28,6 +28,31 @@ class Stop:
         print(f"{self.signal.name}: saving after this step", file=sys.stderr, flush=True)
 
 
+class Stopped(Exception):
+    """Somebody asked for it, and nothing is lost."""
+
+    def __init__(self, said: str, by: str) -> None:
+        super().__init__(said)
+        self.by = by
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """SIGTERM before, between and after training: there is no step to finish, so it stops at once."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Stopped("SIGTERM: stopped; the same command goes on from there", "SIGTERM")
+
+    if jax.process_count() > 1:  # JAX's own service takes SIGTERM
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextlib.contextmanager
 def listening() -> Iterator[Stop]:
     """SIGTERM (a machine that is taken away) and Ctrl-C, which asked for twice does not wait."""

@@ -5,10 +5,10 @@ after whatever stopped the last process.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from codelm.arithmetic import training_flops_per_token
+from codelm.checkpoint import folder_of_stages, located
 from codelm.config import Config, mesh_shape
 from codelm.errors import UserError
 from codelm.hardware import peak_flops
@@ -31,9 +32,9 @@ from train.console import Console
 from train.guard import new_guard
 from train.optimizers import optimizer
 from train.records import Records
-from train.signals import Stop, listening
+from train.signals import Stop, Stopped, listening
 from train.state import State, new_state
-from train.step import Batch, Metrics, Steps, make_steps, through
+from train.step import Batch, Metrics, make_steps, through
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,8 @@ class Job:
 
     @property
     def checkpoints(self) -> str:
-        folder = self.config.checkpoint.folder
-        root = epath.Path(folder) / self.config.name if folder else epath.Path(self.run.absolute()) / "checkpoints"
-        return str(root / self.stage)
+        config = self.config
+        return str(folder_of_stages(located(self.run), config.name, config.checkpoint.folder) / self.stage)
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,6 @@ class Evaluation:
 
     every: int
     measure: Callable[[Transformer], dict[str, float]]
-
-
-class Stopped(Exception):
-    """Somebody asked for it, and the state is saved."""
-
-    def __init__(self, said: str, by: str) -> None:
-        super().__init__(said)
-        self.by = by
 
 
 @contextlib.contextmanager
@@ -114,13 +106,7 @@ def begun(job: Job) -> State:
     """The state before the stage's first step."""
     if job.start is None:
         return fresh_state(job.config)
-    try:
-        loaded = checkpoints.load(job.start, like_state(job.config), job.config, job.inputs, job.start_may_change)
-    except checkpoints.Damaged as error:
-        raise UserError(
-            f"cannot begin from {job.start}: it is damaged ({error}); remove it, and the run that made it trains its "
-            "last steps again"
-        ) from error
+    loaded = checkpoints.load(job.start, like_state(job.config), job.config, job.inputs, job.start_may_change)
     if job.counts_on:
         return loaded
     return loaded._replace(step=jnp.zeros((), jnp.int32), guard=new_guard(job.config.train.guard.window))
@@ -155,7 +141,7 @@ class Trainer:
         self._peak = peak_flops(jax.devices()[0])[0] * (jax.device_count() if jax.devices()[0].platform != "cpu" else 1)
         self._mark = (0, 0.0)  # tokens and productive seconds at the last line
         self._first = 0
-        self._timed = False
+        self._timed: set[str] = set()
         self._busy = 0.0  # seconds of this host's own work since the last line
 
     def run(self, mesh: Mesh | None) -> State:
@@ -180,15 +166,27 @@ class Trainer:
     def _restored(self) -> State:
         """Where the last process got to, or the beginning."""
         found = self.saved.restore(like_state(self.config), self.job.may_change) if self.saved.steps else None
+        for told in self.saved.damaged:
+            self.records.event("damaged", stage=self.job.stage, what=told)
         state = begun(self.job) if found is None else found
+        self._tell_beginning(int(state.step), found is not None)
         lost = self.records.forget(self.job.stage, int(state.step))
         seconds = sum(line.get("speed", {}).get("seconds", 0.0) for line in lost)
         if found is not None:
             self.records.event("resumed", stage=self.job.stage, step=int(state.step), lost_seconds=seconds)
         return state
 
+    def _tell_beginning(self, step: int, resumed: bool) -> None:
+        if not self._speaks:
+            return
+        if resumed:
+            print(f"{self.job.stage}: going on from step {step:,}", file=sys.stderr)
+        elif self.job.start is not None:
+            print(f"{self.job.stage}: begins from {self.job.start}", file=sys.stderr)
+
     def _loop(self, state: State, mesh: Mesh | None, stop: Stop) -> State:
         config, steps = self.config, self.config.train.steps
+        self._mark = (self._tokens(self._first), self.clock.spent()["productive"])
         batches = self._batches(mesh, self._first)
         with contextlib.closing(batches):
             for step in range(self._first + 1, steps + 1):
@@ -216,15 +214,16 @@ class Trainer:
         began = time.monotonic()
         with self.clock.of("data"):
             parts = [next(batches) for _ in range(schedules.parts(self.config.train, step - 1))]
-        call = partial(_call if self._timed else self._timed_call, self.steps)
-        self._timed = True
-        state, metrics = through(self.config.train, call, state, parts)
+        state, metrics = through(self.config.train, self._call, state, parts)
         self._busy += time.monotonic() - began
         return state, metrics
 
-    def _timed_call(self, steps: Steps, name: str, *arguments: Any) -> Any:
-        """The first call of a function: what it takes until its first result, by part."""
-        function, seconds = getattr(steps, name), {}
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """A function of `Steps`; its first call tells what it takes until there is a result, by part."""
+        function, seconds = getattr(self.steps, name), {}
+        if name in self._timed:
+            return function(*arguments)
+        self._timed.add(name)
         with self.clock.of("compile"):
             marks = [time.monotonic()]
             traced = function.trace(*arguments)
@@ -255,8 +254,8 @@ class Trainer:
             self._record(step, values)
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
-        tokens = schedules.parts_before(self.config.train, step) * self.loader.batch_size * self.loader.seq_len
-        speed = self._speed(step, tokens)
+        tokens = self._tokens(step)
+        speed = self._speed(tokens)
         line = {"tokens": tokens, **values, "speed": speed}
         self.records.metrics(self.job.stage, step, self.job.steps_before + step, line)
         self.console.step(step, values, speed)
@@ -266,13 +265,14 @@ class Trainer:
             self.console.say(f"{self.job.stage}  step {step}: {slow}")
             self.records.event("straggler", stage=self.job.stage, step=step, what=slow)
 
-    def _speed(self, step: int, tokens: int) -> dict[str, Any]:
+    def _tokens(self, step: int) -> int:
+        """That the stage has been trained on after a step."""
+        return schedules.parts_before(self.config.train, step) * self.loader.batch_size * self.loader.seq_len
+
+    def _speed(self, tokens: int) -> dict[str, Any]:
         spent = self.clock.spent()
         before_tokens, before_seconds = self._mark
         seconds = spent["productive"] - before_seconds
-        if not before_tokens:  # the first line of this process
-            before_tokens = schedules.parts_before(self.config.train, self._first)
-            before_tokens *= self.loader.batch_size * self.loader.seq_len
         self._mark = (tokens, spent["productive"])
         rate = (tokens - before_tokens) / max(seconds, 1e-9)
         flops = training_flops_per_token(self.config.model, self.config.data.seq_len)
@@ -322,10 +322,12 @@ class Trainer:
         self.records.event("skipped", stage=self.job.stage, step=step, loss=values["loss"], norm=values["grad_norm"])
         if row >= guard.in_a_row or total >= guard.most:
             self.saved.finish()
-            count = f"{row:.0f} in a row" if row >= guard.in_a_row else f"{total:.0f} in all"
+            count = f"{row:.0f} updates in a row" if row >= guard.in_a_row else f"{total:.0f} updates in all"
+            first = step - int(row) + 1
             raise UserError(
-                f"{self.job.stage} stopped at step {step}: {count} updates were left out ({seen}); "
-                f"{self.saved.last_good()}. Look at the batch: codelm replay {self.job.run} --step {step}"
+                f"{self.job.stage} stopped at step {step}: {count} were left out ({seen}); {self.saved.last_good()}. "
+                f"Look at the first batch: codelm replay {self.job.run} --stage {self.job.stage} --step {first}; or go "
+                "on with a lower rate: --train.learning_rate … --may_change train.learning_rate"
             )
 
     def _leave(self, step: int, stop: Stop) -> None:
@@ -337,7 +339,3 @@ class Trainer:
         name = stop.signal.name if stop.signal else "SIGTERM"
         self.records.event("stopped", stage=self.job.stage, step=step, signal=name)
         raise Stopped(f"{name}: saved step {step} of {self.job.stage}; the same command goes on from there", name)
-
-
-def _call(steps: Steps, name: str, *arguments: Any) -> Any:
-    return getattr(steps, name)(*arguments)

@@ -116,8 +116,8 @@ def test_loading_goes_straight_to_the_mesh(tmp_path: Path, capsys: pytest.Captur
 def test_a_run_is_the_newest_checkpoint_of_its_last_stage(tmp_path: Path) -> None:
     for step in ("pretrain/9", "pretrain/100", "midtrain/2", "midtrain/10", "midtrain/11.orbax-checkpoint-tmp"):
         (tmp_path / "checkpoints" / step).mkdir(parents=True)
-    assert checkpoint.newest(tmp_path) == tmp_path / "checkpoints" / "midtrain" / "10"
-    assert checkpoint.newest(tmp_path / "checkpoints") is None
+    assert checkpoint.newest(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "midtrain" / "10"
+    assert checkpoint.newest(tmp_path) is None
 
 
 # ---- generation ----

@@ -1,5 +1,6 @@
 """The comparison shows what differs, in the order of the results, and curves of what was logged."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from codelm import cli
 from codelm.config import Config, ModelConfig, TrainConfig, resolve
+from codelm.train_config import MidtrainConfig
 from experiments import compare, records
 from tests.experiments import run_folders
 
@@ -85,7 +87,7 @@ def test_a_long_curve_is_averaged(tmp_path: Path) -> None:
 def test_names_lose_what_they_share(tmp_path: Path) -> None:
     names = ["q-x-rate=1e-05-depth=2", "q-x-rate=1e-06-depth=2"]
     found = [records.load(run_folders.write(tmp_path / name, config())) for name in names]
-    assert compare.short_names(found) == ["rate=1e-05-depth=2", "rate=1e-06-depth=2"]
+    assert compare.short_names(found) == ["rate=1e-05", "rate=1e-06"]
     assert compare.short_names(found[:1]) == names[:1]
 
 
@@ -112,6 +114,29 @@ def test_damage_is_one_line(break_it: Callable, said: str, runs: Path, capsys: p
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_runs_that_never_began_are_left_out(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "run.lock").write_text("")
+    assert cli.main(["compare", str(tmp_path / "failed"), str(runs / "x-depth=2")]) == 0
+    captured = capsys.readouterr()
+    assert "x-depth=2" in captured.out
+    assert f"left out, it never began: {tmp_path / 'failed'}" in captured.err
+    assert cli.main(["compare", str(tmp_path / "failed")]) == 2
+    assert "none of these runs has begun" in capsys.readouterr().err
+    assert cli.main(["compare"]) == 2
+    assert "which runs?" in capsys.readouterr().err
+
+
+def test_losses_of_other_rows_do_not_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = config()
+    longer = dataclasses.replace(told, midtrain=MidtrainConfig(steps=5, seq_len=2 * told.data.seq_len))
+    for name, each in (("short", told), ("long", longer)):
+        run_folders.write(tmp_path / name, each, held_out_loss=3.0)
+    assert cli.main(["compare", str(tmp_path)]) == 0
+    lengths = f"{told.data.seq_len} and {2 * told.data.seq_len}"
+    assert f"held-out losses are of rows of {lengths} tokens" in capsys.readouterr().err
 
 
 def test_a_line_that_is_being_written_is_left_out(runs: Path) -> None:

@@ -11,49 +11,9 @@ import pytest
 
 import codelm
 from codelm import cli, config_io
-from codelm.config import Config, CorpusConfig, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
 from codelm.errors import UserError
-from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig
 from experiments import replay_command, results, run_command
-from tests.data.made_corpus import repositories
-
-MODEL = ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    code = repositories(tmp_path_factory.mktemp("code"), count=10, files=8)
-    told = Config(
-        name="small",
-        corpus=CorpusConfig(sources=(f"repositories:{code}",), validation=0.2),
-        model=MODEL,
-        tokenizer=TokenizerConfig(vocab_size=640),
-        data=DataConfig(seq_len=64, batch_size=8),
-        train=TrainConfig(steps=12, warmup_steps=2, learning_rate=3e-3),
-        midtrain=MidtrainConfig(steps=3, batch_size=8),
-        evaluation=EvaluationConfig(every=6, batches=2, infill_every=8, infill_examples=4, infill_tokens=8),
-        checkpoint=CheckpointConfig(every=6),
-        track=TrackConfig(every=4),
-        mesh=MeshConfig(data=2, fsdp=-1),
-    )
-    path = tmp_path_factory.mktemp("config") / "small.json"
-    path.write_text(config_io.to_json(told))
-    return path
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
-
-
-def command(config: Path, runs: Path, *more: str) -> list[str]:
-    return ["run", str(config), "--dir", str(runs), "--cache", str(runs / "cache"), *more]
-
-
-@pytest.fixture(scope="module")
-def done(config: Path, runs: Path) -> Path:
-    assert cli.main(command(config, runs)) == 0
-    return runs / "small"
+from tests.experiments.conftest import command
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -93,6 +53,9 @@ def test_the_report_shows_the_run(done: Path) -> None:
     assert page.count("<svg") == 4
     for said in ("unigram entropy", "held-out bits per byte", "midtrain", "goodput", "compile", "learning_rate"):
         assert said in page
+    speeds = [line["speed"]["seconds"] for line in lines(done / "metrics.jsonl") if "speed" in line]
+    spent = [line["clock"]["productive"] for line in lines(done / "events.jsonl") if line["event"] == "session"]
+    assert sum(speeds) <= spent[0] * 1.01  # no stage counts the time of the one before it
     assert "http" not in page.split("<svg")[0]  # one file that needs no other
     told = results.told(done)
     assert "unigram entropy" in told

@@ -1,5 +1,6 @@
 """The fit finds the law that made the losses, says how well it knows it, and refuses runs that cannot tell it."""
 
+import dataclasses
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -98,6 +99,13 @@ def test_runs_that_cannot_tell_are_refused() -> None:
         scaling.fit(parameters[:8], 20 * parameters[:8], losses[:8])
     with pytest.raises(UserError, match="the loss does not fall"):
         scaling.fit(parameters, tokens, 1 / losses)
+    rng = np.random.default_rng(0)
+    for term, what in (("A", "model size"), ("B", "tokens")):  # without it, and a little noise in its place
+        flat = dataclasses.replace(CHINCHILLA, **{term: 1e-9}).loss(parameters, tokens) * (
+            1 + 1e-5 * rng.normal(size=64)
+        )
+        with pytest.raises(UserError, match=f"do not tell how the loss falls with the {what}|the loss does not fall"):
+            scaling.fit(parameters, tokens, flat)
     losses[3] = np.nan
     with pytest.raises(UserError, match="must be positive numbers"):
         scaling.fit(parameters, tokens, losses)

@@ -23,8 +23,9 @@ from tests.data.batches import Batches
 from tests.train.conftest import config_of
 from train.clock import Clock
 from train.records import EVENTS, METRICS, Records, read
+from train.signals import Stopped
 from train.state import State
-from train.trainer import Evaluation, Job, Stopped, Trainer, part_loader_config
+from train.trainer import Evaluation, Job, Trainer, part_loader_config
 
 STEPS = 12
 
@@ -200,9 +201,9 @@ def test_too_many_in_a_row_stop_the_run(batches: Batches, tmp_path: Path) -> Non
     with pytest.raises(UserError) as stopped:
         trainer(told, batches, tmp_path, poison).run(None)
     said = str(stopped.value)
-    assert "3 in a row updates were left out" in said
+    assert "3 updates in a row were left out" in said
     assert f"last good one is {tmp_path / 'checkpoints' / 'pretrain' / '8'}" in said or "pretrain/4" in said
-    assert f"codelm replay {tmp_path} --step 9" in said
+    assert f"codelm replay {tmp_path} --stage pretrain --step 7" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

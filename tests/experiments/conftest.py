@@ -1,0 +1,48 @@
+"""One small finished run, for tests that look at it and for those that change a copy."""
+
+from pathlib import Path
+
+import pytest
+
+from codelm import cli, config_io
+from codelm.config import Config, CorpusConfig, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
+from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig
+from tests.data.made_corpus import repositories
+
+MODEL = ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32")
+
+
+@pytest.fixture(scope="package")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    code = repositories(tmp_path_factory.mktemp("code"), count=10, files=8)
+    told = Config(
+        name="small",
+        corpus=CorpusConfig(sources=(f"repositories:{code}",), validation=0.2),
+        model=MODEL,
+        tokenizer=TokenizerConfig(vocab_size=640),
+        data=DataConfig(seq_len=64, batch_size=8),
+        train=TrainConfig(steps=12, warmup_steps=2, learning_rate=3e-3),
+        midtrain=MidtrainConfig(steps=3, batch_size=8),
+        evaluation=EvaluationConfig(every=6, batches=2, infill_every=8, infill_examples=4, infill_tokens=8),
+        checkpoint=CheckpointConfig(every=6),
+        track=TrackConfig(every=4),
+        mesh=MeshConfig(data=2, fsdp=-1),
+    )
+    path = tmp_path_factory.mktemp("config") / "small.json"
+    path.write_text(config_io.to_json(told))
+    return path
+
+
+@pytest.fixture(scope="package")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def command(config: Path, runs: Path, *more: str) -> list[str]:
+    return ["run", str(config), "--dir", str(runs), "--cache", str(runs / "cache"), *more]
+
+
+@pytest.fixture(scope="package")
+def done(config: Path, runs: Path) -> Path:
+    assert cli.main(command(config, runs)) == 0
+    return runs / "small"
