@@ -4,7 +4,7 @@
 
 demo:     ## run configs/quickstart.py from corpus to report and show what it writes
 	@bash .ci/install data
-	@.venv/bin/codelm run configs/quickstart.py
+	@GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv/bin/codelm run configs/quickstart.py
 
 test:     ## run the tests
 	@bash .ci/install dev

@@ -22,7 +22,16 @@ from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConf
 
 NAMES = r"\w[\w.=+,-]*"  # what experiments may be called: a folder, here and on gs://
 # Fields that say where or how an experiment runs, not what it computes: they stay out of the fingerprint.
-WHERE_IT_RUNS = ("name", "mesh", "model.remat", "model.attention", "corpus.benchmarks", "checkpoint", "track")
+WHERE_IT_RUNS = (
+    "name",
+    "mesh",
+    "model.remat",
+    "model.unroll",
+    "model.attention",
+    "corpus.benchmarks",
+    "checkpoint",
+    "track",
+)
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,9 @@ class ModelConfig:
     """Matrix products; norms, softmax and loss are always in float32."""
     remat: Literal["none", "full", "matmuls", "offload"] = "full"
     """What backward keeps of a layer: everything, its input, attention and matmul outputs, or those in host memory."""
+    unroll: int = 1
+    """Layers written out one after the other in each turn of the loop over layers: faster on a CPU, and longer to
+    compile."""
     attention: Literal["auto", "xla", "splash", "pallas", "cudnn"] = "auto"
     """Attention kernel; auto = the fastest that can do it on this platform, logged once."""
 
@@ -272,6 +284,7 @@ def validate(config: Config) -> None:
         value = lookup(config, path)
         require(0 < value < math.inf, f"{path} must be a positive number, not {value}")
     require(model.mtp_heads >= 0, f"model.mtp_heads must be at least 0, not {model.mtp_heads}")
+    require(model.unroll >= 1, f"model.unroll must be at least 1, not {model.unroll}")
     validate_training(config)
     require(
         model.heads % model.kv_heads == 0,

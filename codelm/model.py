@@ -251,7 +251,8 @@ class Transformer(nnx.Module):
         outputs = []
         for first, last, pattern in layer_runs(layer_windows(self.config)):
             run = _grouped((self.blocks, memory), first, last, len(pattern))
-            x, out = jax.lax.scan(partial(_run, self.config.remat, pattern, rows, slots), x, run)
+            body = partial(_run, self.config.remat, pattern, rows, slots)
+            x, out = jax.lax.scan(body, x, run, unroll=self.config.unroll)
             outputs.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out))
         memory, stats = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *outputs)
         return x, memory, stats

@@ -4,7 +4,7 @@ from codelm.config import ModelConfig, MoEConfig
 
 PRESETS: dict[str, ModelConfig] = {
     # Small enough to learn something in a minute on two CPU cores.
-    "quickstart": ModelConfig(depth=4, vocab_size=0, compute_dtype="float32", remat="none"),
+    "quickstart": ModelConfig(depth=4, vocab_size=0, compute_dtype="float32", remat="none", unroll=4),
     "150m": ModelConfig(depth=14),
     "400m": ModelConfig(depth=18),
     # The shape of the 1.3B code models (24 layers of 2048) with grouped keys and values.

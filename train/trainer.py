@@ -5,6 +5,7 @@ after whatever stopped the last process.
 """
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -182,7 +183,9 @@ class Trainer:
         if resumed:
             print(f"{self.job.stage}: going on from step {step:,}", file=sys.stderr)
         elif self.job.start is not None:
-            print(f"{self.job.stage}: begins from {self.job.start}", file=sys.stderr)
+            start = str(self.job.start)
+            shown = start if "://" in start else os.path.relpath(start)
+            print(f"{self.job.stage}: begins from {shown}", file=sys.stderr)
 
     def _loop(self, state: State, mesh: Mesh | None, stop: Stop) -> State:
         config, steps = self.config, self.config.train.steps

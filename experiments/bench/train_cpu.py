@@ -97,6 +97,7 @@ def config_of(options: Options) -> Config:
         mlp_width=options.mlp_width,
         compute_dtype="float32",
         remat="none",
+        unroll=options.depth,
     )
     data = DataConfig(seq_len=options.seq_len, batch_size=options.batch_size)
     tokenizer = TokenizerConfig(vocab_size=options.vocab_size)
