@@ -16,6 +16,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "data report": ("data.command:report", "check a corpus and show what is in it and what was dropped, as a page"),
     "data show": ("data.show_command:show", "print a row of the training data as the model sees it"),
     "data stats": ("data.stats_command:stats", "padding, lengths, holes and dependencies of the training data"),
+    "profile": (
+        "experiments.profile_command:profile_steps",
+        "where the time of a step goes: a table, and a trace",
+    ),
     "replay": ("experiments.replay_command:replay", "a step of a run once more: its loss, its rows, which is to blame"),
     "run": ("experiments.run_command:run", "run an experiment: corpus, tokenizer, training, evaluation, report"),
     "import": ("codelm.model_commands:import_", "make a checkpoint of a Hugging Face folder"),

@@ -63,7 +63,7 @@ def run(config: Config, settings: Settings) -> Path:
     speaks = jax.process_index() == 0
     stages.check_may_change(settings.may_change)
     check_writable(settings.cache / "something")
-    with mesh_of(config) as mesh, _alone(folder, speaks), leaving(), _told_of_memory():
+    with mesh_of(config) as mesh, _alone(folder, speaks), leaving(), told_of_memory():
         for job in stages.jobs(config, folder, {}, settings.may_change):
             stages.check(job)
         _describe(config, folder)
@@ -234,7 +234,7 @@ def _describe(config: Config, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told_of_memory() -> Iterator[None]:
+def told_of_memory() -> Iterator[None]:
     """In one line, with what to do about it."""
     try:
         yield

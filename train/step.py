@@ -41,16 +41,26 @@ class Steps(NamedTuple):
 
 def make_steps(config: Config) -> Steps:
     transform = optimizer(config.model, config.train)
-    gradient, apply = partial(sums_of, config), partial(updated, config, transform)
+    apply = partial(updated, config, transform)
+
+    # Named, because traces and dumps name what they show by these.
+    def whole(state: State, batch: Batch) -> tuple[State, Metrics]:
+        return apply(state, first(state.model, batch))
+
+    def first(model: Transformer, batch: Batch) -> Sums:
+        return sums_of(config, model, batch)
 
     def more(model: Transformer, sums: Sums, batch: Batch) -> Sums:
-        return cast(Sums, jax.tree.map(jnp.add, sums, gradient(model, batch)))
+        return cast(Sums, jax.tree.map(jnp.add, sums, first(model, batch)))
+
+    def update(state: State, sums: Sums) -> tuple[State, Metrics]:
+        return apply(state, sums)
 
     return Steps(
-        whole=jax.jit(lambda state, batch: apply(state, gradient(state.model, batch)), donate_argnums=0),
-        first=jax.jit(gradient),
+        whole=jax.jit(whole, donate_argnums=0),
+        first=jax.jit(first),
         more=jax.jit(more, donate_argnums=1),
-        update=jax.jit(apply, donate_argnums=0),
+        update=jax.jit(update, donate_argnums=0),
     )
 
 

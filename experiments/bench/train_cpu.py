@@ -24,11 +24,11 @@ from statistics import median
 from typing import Any
 
 import jax
-import numpy as np
 import tyro
 
 from codelm.arithmetic import count_parameters, training_flops_per_token
 from codelm.config import Config, DataConfig, ModelConfig, TokenizerConfig, TrainConfig, resolve
+from train.profiling import random_part
 from train.step import make_steps
 from train.trainer import fresh_state
 
@@ -116,15 +116,7 @@ def measured(steps: list[Callable[[], float]], options: Options) -> list[list[fl
 
 def ours(config: Config) -> tuple[Callable[[], float], float]:
     """Does a step and returns its seconds; and what compiling it took."""
-    shape = (config.data.batch_size, config.data.seq_len)
-    tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, dtype=np.int32)
-    batch = {
-        "tokens": tokens,
-        "targets": np.roll(tokens, -1, axis=1),
-        "loss_weights": np.ones(shape, np.float32),
-        "positions": np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape),
-        "segment_ids": np.zeros(shape, np.int32),
-    }
+    batch = random_part(config)
     state, whole = fresh_state(config), make_steps(config).whole
     before = time.perf_counter()
     compiled: Any = whole
