@@ -9,10 +9,11 @@ from typing import Any
 
 from codelm.config import fingerprint
 from codelm.publish import write_atomically
-from experiments import records
+from experiments import by_position, records
 from experiments.curves import Axes, Series, chart, page
 from experiments.results import SAMPLES
 from train.clock import goodput
+from train.position_buckets import METRIC
 from train.records import EVENTS, read
 
 REPORT = "report.html"
@@ -36,6 +37,9 @@ def render(run: records.Record) -> str:
     trained = [line for line in run.metrics if "loss" in line]
     sections = [("What it came to", _LOOK + _tiles(run, events))]
     sections += [("Curves", "".join(_curves(run, trained)))] if trained else []
+    if found := by_position.measured(run.config, run.metrics):
+        title = "Loss by position" + ", before and after mid-training" * (by_position.BEFORE in found)
+        sections.append((title, by_position.section(found)))
     sections += [
         ("Held out", _held_out(run.result.get("evaluation", {}))),
         ("Where the time went", _time(events)),
@@ -104,7 +108,11 @@ def _positions(run: records.Record) -> Any:
 
 
 def _held_out(found: Mapping[str, float]) -> str:
-    rows = [f"<tr><td>{escape(name)}</td><td class=n>{value:.4f}</td></tr>" for name, value in sorted(found.items())]
+    rows = [
+        f"<tr><td>{escape(name)}</td><td class=n>{value:.4f}</td></tr>"
+        for name, value in sorted(found.items())
+        if not name.startswith(METRIC)  # these have a section of their own
+    ]
     return f"<table>{''.join(rows)}</table>"
 
 

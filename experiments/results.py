@@ -12,7 +12,7 @@ from codelm.lm import LM
 from codelm.model import Transformer
 from codelm.publish import write_atomically
 from codelm.tokenizer import Tokenizer
-from experiments import records
+from experiments import by_position, records
 from train import schedules
 from train.clock import Clock
 from train.infilling import Filled
@@ -40,7 +40,8 @@ def write(
 ) -> None:
     tokens = {job.stage: _tokens(job.config) for job in told}
     flops = [tokens[job.stage] * training_flops_per_token(job.config.model, job.config.data.seq_len) for job in told]
-    losses = [line["loss"] for line in read(run / METRICS) if line["stage"] == told[-1].stage and "loss" in line]
+    lines = read(run / METRICS)
+    losses = [line["loss"] for line in lines if line["stage"] == told[-1].stage and "loss" in line]
     result = {
         "codelm_result": VERSION,
         "name": config.name,
@@ -55,6 +56,7 @@ def write(
         "infill_exact": found.get("infill/exact"),
         "infill_similarity": found.get("infill/similarity"),
         "seconds": round(sum(clock.spent().values()), 1),
+        "by_position": by_position.measured(config, lines),
         "evaluation": dict(found),
     }
     write_atomically(run / SAMPLES, (json.dumps(samples, indent=1, ensure_ascii=False) + "\n").encode())
@@ -89,6 +91,8 @@ def told(run: Path) -> str:
         "counting tokens gets)",
         f"held-out bits per byte {result['held_out_bits_per_byte']:.3f}",
     ]
+    if positions := by_position.told(result.get("by_position", {})):
+        lines.append(positions)
     if result["infill_exact"] is not None:
         exact, similar = result["infill_exact"], result["infill_similarity"]
         lines.append(f"infilling: {exact:.1%} exact, {similar:.2f} edit similarity")

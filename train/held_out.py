@@ -1,4 +1,4 @@
-"""Held-out text during training: its loss, bits per byte by language, and the loss of middles by how holes are cut.
+"""Held-out text during training: its loss, by position too, bits per byte by language, and the loss of middles.
 
 >>> held_out = make(config, corpus, tokenizer)
 >>> held_out.measure(model)  # {"held_out/loss": 3.1, "held_out/bits_per_byte": 1.4, ...}
@@ -41,6 +41,7 @@ from data import dataset, feed, loader, runners, tokenizing
 from data.loader import Loader, Row
 from data.rows import stack
 from data.writing import Writer, Written
+from train import position_buckets
 
 SPLIT = "validation"
 MOST_LANGUAGES = 8
@@ -70,16 +71,17 @@ class HeldOut:
 
     def measure(self, model: Transformer) -> dict[str, float]:
         """On several processes all of them call it, and get the same."""
-        sums = self._sums(model, self.text)
+        sums, by_position = self._sums(model, self.text)
         nats, tokens, size = sums.sum(axis=0)
         found = {"held_out/loss": nats / tokens, "held_out/bits_per_byte": _bits(nats, size)}
         for language, (nats, _, size) in zip(self.languages, sums, strict=False):
             if size >= LEAST_BYTES:
                 found[f"held_out/bits_per_byte/{language}"] = _bits(nats, size)
         for chooser, batches in self.middles.items():
-            nats, tokens, _ = self._sums(model, batches)[0]
+            nats, tokens, _ = self._sums(model, batches)[0][0]
             if tokens:
                 found[f"held_out/fim_loss/{chooser}"] = nats / tokens
+        found |= position_buckets.metrics(self.loader.seq_len, by_position)
         return {name: float(value) for name, value in found.items()}
 
     def unigram_loss(self, seen: Loader, batches: int) -> float:
@@ -101,10 +103,17 @@ class HeldOut:
         fewer = f" (evaluation.batches={asked}, but no more text is held out)"
         return line + fewer * (len(self.text) < asked)
 
-    def _sums(self, model: Transformer, batches: Sequence[Batch]) -> Float64[np.ndarray, "G 3"]:
-        """Nats, tokens and bytes of each group."""
-        found = [_sums_of_rows(model, self._on_devices(batch)) for batch in batches]
-        return np.sum([np.asarray(sums, np.float64).sum(axis=0) for sums in found], axis=0)
+    def _sums(
+        self, model: Transformer, batches: Sequence[Batch]
+    ) -> tuple[Float64[np.ndarray, "G 3"], Float64[np.ndarray, "P 2"]]:
+        """Nats, tokens and bytes of each group; nats and tokens of each bucket of positions."""
+        first = position_buckets.starts(self.loader.seq_len)
+        found = [_sums_of_rows(model, self._on_devices(batch), first) for batch in batches]
+        groups, positions = (
+            np.sum([np.asarray(sums, np.float64).sum(axis=0) for sums in each], axis=0)
+            for each in zip(*found, strict=True)
+        )
+        return groups, positions
 
     def _on_devices(self, batch: Batch) -> Mapping[str, Any]:
         if self.mesh is None:
@@ -262,17 +271,21 @@ def _learnt(row: Row) -> Int[np.ndarray, " N"]:
 
 
 @jax.jit
-def _sums_of_rows(model: Transformer, batch: Mapping[str, Any]) -> Float[Array, "B G 3"]:
-    """Nats, tokens and bytes of each row's groups: small enough to have on every process."""
+def _sums_of_rows(
+    model: Transformer, batch: Mapping[str, Any], first: Int[Array, " P"]
+) -> tuple[Float[Array, "B G 3"], Float[Array, "B P 2"]]:
+    """Nats, tokens and bytes of each row's groups, nats and tokens of its buckets of positions: small enough to have
+    on every process."""
     config = model.config
     hidden, _, _ = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"])
     head = {"logit_multiplier": config.logit_multiplier, "softcap": config.logit_softcap}
     losses = token_losses(hidden, model.output_table, batch["targets"], **head)
-    groups, size = (place(batch[name], "batch", "sequence") for name in ("groups", "bytes"))
+    groups, size, positions = (place(batch[name], "batch", "sequence") for name in ("groups", "bytes", "positions"))
     inside = groups[..., None] == jnp.arange(_GROUPS)
     values = (losses, jnp.ones_like(losses), size.astype(jnp.float32))
     sums = jnp.stack([jnp.where(inside, value[..., None], 0.0).sum(axis=1) for value in values], axis=-1)
-    return jax.reshard(sums, P()) if has_mesh() else sums
+    by_position = position_buckets.sums(losses, groups != _NONE, positions, first)
+    return jax.reshard((sums, by_position), P()) if has_mesh() else (sums, by_position)
 
 
 def _bits(nats: float, size: float) -> float:

@@ -144,6 +144,7 @@ class Trainer:
         self._first = 0
         self._timed: set[str] = set()
         self._busy = 0.0  # seconds of this host's own work since the last line
+        self._measures_before = False
 
     def run(self, mesh: Mesh | None) -> State:
         with contextlib.closing(Checkpoints(self.job.checkpoints, self.config, self.job.inputs)) as saved:
@@ -171,7 +172,9 @@ class Trainer:
             self.records.event("damaged", stage=self.job.stage, what=told)
         state = begun(self.job) if found is None else found
         self._tell_beginning(int(state.step), found is not None)
-        lost = self.records.forget(self.job.stage, int(state.step))
+        # A stage on other rows: what it makes better is told by how its beginning does on them.
+        self._measures_before = found is None and self.job.start is not None and not self.job.counts_on
+        lost = self.records.forget(self.job.stage, int(state.step) - self._measures_before)
         seconds = sum(line.get("speed", {}).get("seconds", 0.0) for line in lost)
         if found is not None:
             self.records.event("resumed", stage=self.job.stage, step=int(state.step), lost_seconds=seconds)
@@ -190,6 +193,8 @@ class Trainer:
     def _loop(self, state: State, mesh: Mesh | None, stop: Stop) -> State:
         config, steps = self.config, self.config.train.steps
         self._mark = (self._tokens(self._first), self.clock.spent()["productive"])
+        if self._measures_before and self.held_out is not None:
+            self._measure([self.held_out], state, 0)
         batches = self._batches(mesh, self._first)
         with contextlib.closing(batches):
             for step in range(self._first + 1, steps + 1):
@@ -289,11 +294,17 @@ class Trainer:
 
     def _evaluate(self, state: State, step: int, last: bool) -> float | None:
         """What is due at this step; the held-out loss if it was."""
-        loss, line = None, {}
-        for evaluation in (self.held_out, self.infill):
-            due = evaluation is not None and evaluation.every and step % evaluation.every == 0
-            if evaluation is None or not (due or (last and evaluation is self.held_out)):
-                continue
+        due = [
+            evaluation
+            for evaluation in (self.held_out, self.infill)
+            if evaluation is not None
+            and ((evaluation.every and step % evaluation.every == 0) or (last and evaluation is self.held_out))
+        ]
+        return self._measure(due, state, step)
+
+    def _measure(self, evaluations: Sequence[Evaluation], state: State, step: int) -> float | None:
+        line = {}
+        for evaluation in evaluations:
             self._settle()
             jax.block_until_ready(state)
             with self.clock.of("evaluation"):
@@ -302,8 +313,7 @@ class Trainer:
             self.records.metrics(self.job.stage, step, self.job.steps_before + step, line)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in line.items() if name.count("/") == 1)
             self.console.say(f"{self.job.stage}  step {step:,}: {shown}")
-            loss = line.get("held_out/loss")
-        return loss
+        return line.get("held_out/loss")
 
     def _save(self, state: State, step: int, held_out_loss: float | None) -> None:
         self._settle()  # nothing is saved that the guard would have stopped

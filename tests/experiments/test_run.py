@@ -39,7 +39,7 @@ def test_a_run_leaves_what_it_promises(done: Path) -> None:
 def test_evaluation_is_written_down_as_it_happens(done: Path) -> None:
     found = lines(done / "metrics.jsonl")
     held = [(line["stage"], line["step"]) for line in found if "held_out/loss" in line]
-    assert held == [("pretrain", 6), ("pretrain", 12), ("midtrain", 3), ("midtrain", 3)]
+    assert held == [("pretrain", 6), ("pretrain", 12), ("midtrain", 0), ("midtrain", 3), ("midtrain", 3)]
     infill = [(line["stage"], line["step"]) for line in found if "infill/exact" in line]
     assert infill == [("pretrain", 8), ("midtrain", 3)]
     rates = [line["learning_rate"] for line in found if "learning_rate" in line]
@@ -50,7 +50,7 @@ def test_evaluation_is_written_down_as_it_happens(done: Path) -> None:
 
 def test_the_report_shows_the_run(done: Path) -> None:
     page = (done / "report.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     for said in ("unigram entropy", "held-out bits per byte", "midtrain", "goodput", "compile", "learning_rate"):
         assert said in page
     speeds = [line["speed"]["seconds"] for line in lines(done / "metrics.jsonl") if "speed" in line]
@@ -61,6 +61,22 @@ def test_the_report_shows_the_run(done: Path) -> None:
     assert "unigram entropy" in told
     assert told.count("--- the model continues") == len(results.PROMPTS)
     assert "--- the model fills the hole" in told
+
+
+def test_loss_by_position_is_shown_before_and_after_mid_training(done: Path) -> None:
+    """Of the same rows, those of mid-training: 256 tokens."""
+    page, told = (done / "report.html").read_text(), results.told(done)
+    assert "Loss by position, before and after mid-training" in page
+    measured = [line for line in lines(done / "metrics.jsonl") if "held_out/position/0" in line]
+    before, after = (next(line for line in measured if line["step"] == step) for step in (0, 3))
+    names = {0: "0–15", 16: "16–31", 32: "32–63", 64: "64–127", 128: "128–255"}
+    there = [start for start in names if f"held_out/position/{start}" in before]
+    assert len(there) > 2
+    for start in there:
+        was, now = (line[f"held_out/position/{start}"] for line in (before, after))
+        assert f"<td>{names[start]}</td><td class=n>{was:.4f}</td><td class=n>{now:.4f}</td>" in page
+        assert f"{names[start]} {was:.2f} → {now:.2f}" in told
+    assert before["stage"] == "midtrain"
 
 
 def test_the_model_of_a_run_can_be_loaded(done: Path) -> None:

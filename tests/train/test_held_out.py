@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,7 +30,7 @@ from data.writing import Written
 from tests.data.batches import EVERY_CHOOSER, NO_HOLES, Batches, build_corpus, documents
 from tests.data.unwritten import pieces
 from tests.train.conftest import chats, config_of
-from train import held_out, infilling
+from train import held_out, infilling, position_buckets
 from train.held_out import HeldOut
 
 logits_of = jax.jit(Transformer.__call__)
@@ -91,6 +92,45 @@ def test_loss_and_bits_are_those_of_the_text(
     assert set(wanted) >= {f"held_out/bits_per_byte/{name}" for name in ("Python", "JavaScript", "Markdown", "Text")}
     found = {name: value for name, value in measured.items() if name.startswith("held_out/bits_per_byte/")}
     assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_loss_by_position_is_that_of_the_text(made: HeldOut, measured: dict[str, float], model: Transformer) -> None:
+    """Positions count from the beginning of what is in the row of a document; rows have 128."""
+    edges = (0, 8, 16, 32, 64, 128)
+    losses: list[list[float]] = [[] for _ in edges[1:]]
+    for row in rows_of(made.loader):
+        for _, _, of_document in segments(row, model):
+            for into, low, high in zip(losses, edges, edges[1:], strict=False):
+                into += of_document[low:high].tolist()
+    assert all(losses)
+    wanted = {f"held_out/position/{low}": np.mean(some) for low, some in zip(edges, losses, strict=False)}
+    found = {name: value for name, value in measured.items() if name.startswith("held_out/position/")}
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("seq_len", "first"),
+    [
+        (1, [0]),
+        (8, [0, 1, 2, 4]),
+        (100, [0, 4, 8, 16, 32, 64]),
+        (256, [0, 16, 32, 64, 128]),
+        (8192, [0, 512, 1024, 2048, 4096]),
+        (131_072, [0, *(512 << n for n in range(8))]),
+    ],
+)
+def test_buckets_of_positions_double(seq_len: int, first: list[int]) -> None:
+    assert position_buckets.starts(seq_len).tolist() == first
+
+
+def test_a_bucket_without_tokens_is_left_out() -> None:
+    """The last has none that count, padding stands at position 0 and does not."""
+    losses, positions = np.float32([[1, 2, 3, 4, 50, 60]]), np.int32([[0, 1, 0, 1, 4, 0]])
+    counted = np.array([[True, True, True, True, False, False]])
+    sums = position_buckets.sums(*map(jnp.asarray, (losses, counted, positions, position_buckets.starts(8))))
+    found = position_buckets.metrics(8, np.asarray(sums).sum(axis=0))
+    assert found == {"held_out/position/0": 2.0, "held_out/position/1": 3.0}
+    assert position_buckets.of_line({**found, "held_out/loss": 2.5}) == {0: 2.0, 1: 3.0}
 
 
 def as_family(name: str, tokenizer: Tokenizer) -> Tokenizer:

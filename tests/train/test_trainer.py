@@ -12,6 +12,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from codelm.config import Config, TrainConfig, resolve
 from codelm.errors import UserError
@@ -253,8 +254,6 @@ def test_it_trains_the_same_on_a_mesh(batches: Batches, tmp_path: Path, whole: A
 
 def test_it_begins_from_another_runs_checkpoint(batches: Batches, tmp_path: Path, whole: Any) -> None:
     """A decay launched from a stable state: steps and moments go on, the schedule is the new one's."""
-    from etils import epath
-
     start = epath.Path(whole[0]) / "checkpoints" / "pretrain" / "8"
     told = config(batches, steps=10, decay_fraction=0.2)
     job: dict[str, Any] = {"start": start, "counts_on": True}
@@ -265,7 +264,14 @@ def test_it_begins_from_another_runs_checkpoint(batches: Batches, tmp_path: Path
     assert [line["step"] for line in lines] == [9, 10]
     before = next(line for line in metrics(whole[0]) if line["step"] == 9)
     assert lines[0]["loss"] == before["loss"]
-    fresh = {**job, "counts_on": False, "start_may_change": ("train.steps",)}
+    fresh: dict[str, Any] = {**job, "counts_on": False, "start_may_change": ("train.steps",)}
+    # What it begins with is measured, once, whatever it dies of before its first checkpoint.
+    losses = iter([3.0, 3.0, 2.0])
+    fresh["evaluation"] = Evaluation(0, lambda model: {"held_out/loss": next(losses)})
+    with pytest.raises(Killed):
+        trainer(told, batches, tmp_path / "fresh", killing(2), **fresh).run(None)
     trainer(told, batches, tmp_path / "fresh", **fresh).run(None)
-    assert [line["step"] for line in metrics(tmp_path / "fresh")] == list(range(1, 11))
-    assert metrics(tmp_path / "fresh")[0]["loss"] < metrics(whole[0])[0]["loss"]
+    first, *trained, last = metrics(tmp_path / "fresh")
+    assert [(line["step"], line["held_out/loss"]) for line in (first, last)] == [(0, 3.0), (10, 2.0)]
+    assert [line["step"] for line in trained] == list(range(1, 11))
+    assert trained[0]["loss"] < metrics(whole[0])[0]["loss"]
