@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Literal
 
 import jax
@@ -37,7 +38,7 @@ class ProfileOptions:
 
     config: ConfigOption
     steps: int = 3
-    """Steps in the trace, after two that are not."""
+    """Steps that are timed, and as many in the trace after them."""
     top: int = 20
     """Rows of the table."""
     stage: Literal["pretrain", "midtrain"] = "pretrain"
@@ -99,7 +100,8 @@ def content(config: Config, found: Profile, folder: Path) -> dict[str, Any]:
         "peak": named,
         "operation_seconds": found.total,
         "traced": f"{found.places} {'devices' if found.on_devices else 'threads of the CPU'}",
-        "busy": found.total / found.seconds if found.on_devices else None,
+        "traced_seconds": found.traced_seconds,
+        "busy": found.total / median(found.traced_seconds) if found.on_devices else None,
         "by_kind": found.by("kind"),
         "by_phase": found.by("phase"),
         "operations": [_row(row, found.total) for row in found.rows],
@@ -125,7 +127,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         f"step {told['seconds']:.4g} s, the median of {len(told['step_seconds'])} ({fastest:.4g} to {slowest:.4g}); "
         f"{told['tokens_per_second']:,.0f} tokens/s; MFU {mfu} ({told['peak']})"
     )
-    of = f", {told['busy']:.1%} of the step" if told["busy"] else ""
+    of = f", {told['busy']:.1%} of one in the trace" if told["busy"] else ""
     yield (
         f"operations of {told['traced']}: {1e3 * told['operation_seconds']:,.1f} ms a step{of}. Shares are of that; "
         "an operation's time is without that of what runs inside it"

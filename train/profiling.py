@@ -41,6 +41,9 @@ class Profile:
     """See the module."""
 
     step_seconds: list[float]
+    """Without the profiler: under it XLA launches a GPU's kernels one by one, not as a graph."""
+    traced_seconds: list[float]
+    """Of as many steps under it."""
     rows: list[Row]
     """Longest first."""
     places: int
@@ -117,23 +120,28 @@ class Stepper:
 
 
 def profile(config: Config, mesh: Mesh | None, steps: int, folder: Path) -> Profile:
-    """Of so many steps, after some that are not looked at; the trace goes into the folder."""
+    """Of so many steps, and as many in the trace, which goes into the folder; some before them do not count."""
     stepper = Stepper(config, mesh)
     seconds = sum(stepper.step() for _ in range(WARM_UP))
     if jax.process_index() == 0:
-        print(f"compiled and did {WARM_UP} steps in {seconds:.1f} s; tracing {steps}", file=sys.stderr, flush=True)
+        print(
+            f"compiled and did {WARM_UP} steps in {seconds:.1f} s; {steps} more, and {steps} in the trace",
+            file=sys.stderr,
+            flush=True,
+        )
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # the frames of this loop say nothing about training
+    taken = [stepper.step() for _ in range(steps)]
+    traced = []
     with jax.profiler.trace(folder, profiler_options=options):
-        taken = []
         for number in range(steps):
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
-                taken.append(stepper.step())
+                traced.append(stepper.step())
     file = traces.newest(folder)
     times = traces.read(file)
     known = dict(operations(text) for compiled in stepper.compiled.values() if (text := compiled.as_text()))
     share = steps * (times.places if times.on_devices else 1)
-    return Profile(taken, rows(times, known, share), times.places, times.on_devices, file)
+    return Profile(taken, traced, rows(times, known, share), times.places, times.on_devices, file)
 
 
 def rows(times: traces.Times, known: dict[str, dict[str, Operation]], share: int) -> list[Row]:
