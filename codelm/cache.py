@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from codelm.config import ModelConfig
-from codelm.sharding import place
+from codelm.sharding import has_mesh, place
 
 EMPTY = -1
 
@@ -41,4 +41,6 @@ def empty(config: ModelConfig, rows: int, slots: int) -> Cache:
 def write(block: Shaped[Array, "B T *rest"], new: Shaped[Array, "B S *rest"], start: Int[Array, ""]) -> Array:
     """The block with the new tokens in the slots from `start` on."""
     zero = jnp.zeros_like(start)
+    if has_mesh():  # one head over a tensor axis of one is split or is not, by what it went through
+        new = jax.reshard(new, jax.typeof(block).sharding.spec)
     return jax.lax.dynamic_update_slice(block, new.astype(block.dtype), (zero, start) + (zero,) * (block.ndim - 2))

@@ -164,11 +164,13 @@ def test_prompts_completed_together_are_completed_as_alone(name: str) -> None:
     assert lm.complete(PROMPTS, 8, stop) == [lm.generate(prompt, 8, stop=stop) for prompt in PROMPTS]
 
 
-def test_prompts_are_completed_on_a_mesh(lm) -> None:
-    expected = [lm.generate(prompt, 8) for prompt in PROMPTS]
+@pytest.mark.parametrize(("name", "sizes"), [("llama_gqa", (2, 2, 1, 2, 1)), ("llama_head_dim", (2, 2, 1, 1, 2))])
+def test_prompts_are_completed_on_a_mesh(name: str, sizes: tuple[int, ...]) -> None:
+    """The second has one key head, and a context axis."""
+    expected = codelm.load(parity.FIXTURES / name).complete(PROMPTS, 8)
     axes = ("data", "fsdp", "expert", "tensor", "context")
-    with jax.set_mesh(jax.make_mesh((2, 2, 1, 2, 1), axes, axis_types=(AxisType.Explicit,) * 5)):
-        assert codelm.load(parity.FIXTURES / "llama_gqa").complete(PROMPTS, 8) == expected
+    with jax.set_mesh(jax.make_mesh(sizes, axes, axis_types=(AxisType.Explicit,) * 5)):
+        assert codelm.load(parity.FIXTURES / name).complete(PROMPTS, 8) == expected
 
 
 def test_text_in_text_out(tmp_path: Path, tokenizer, proto: bytes) -> None:
