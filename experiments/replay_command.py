@@ -22,6 +22,7 @@ from data import inputs, loader, tokenizing
 from data.loader import Row
 from data.show_command import source_of
 from experiments import stages
+from experiments.distributed import ProcessOptions, joined
 from experiments.environment import environment
 from experiments.records import CONFIG
 from experiments.run_command import find_devices
@@ -35,7 +36,7 @@ _SHOWN = 3  # documents of a row that is not to blame
 
 
 @dataclass(frozen=True)
-class ReplayOptions:
+class ReplayOptions(ProcessOptions):
     """Do one step of a run once more, from the newest checkpoint before it: its loss and gradient norms bit for bit,
     compared with what the run wrote down; each row's loss, and the documents in it. The run is left as it is."""
 
@@ -63,15 +64,23 @@ def replay(argv: list[str], prog: str) -> None:
         raise UserError(f"no run at {options.run}: a run's folder holds {CONFIG}, as `codelm run` leaves it")
     config = resolve(config_io.load(options.run / CONFIG))
     check_step(config, options)
-    find_devices(options.platform)
+    with joined(options, lambda: "run the same command on all hosts again"):
+        find_devices(options.platform)
+        found = replayed(config, options)
+        if jax.process_index() == 0:
+            show(options, found)
+
+
+def replayed(config: Config, options: ReplayOptions) -> dict[str, Any]:
     with mesh_of(config) as mesh:
         corpus, tokenizer = inputs.left_in(options.run, config)
         job = job_of(config, options, stages.digests(config, corpus, tokenizer))
         folder = str(corpus.folder) if corpus else ""
         made = loader.make(part_loader_config(job.config), folder, tokenizer, cache=options.cache)
-        found = findings(Replay(job, made, mesh), options.step, options.bisect)
-    if jax.process_index():
-        return
+        return findings(Replay(job, made, mesh), options.step, options.bisect)
+
+
+def show(options: ReplayOptions, found: dict[str, Any]) -> None:
     if options.json:
         print(json.dumps(finite(found), indent=1))
         return

@@ -22,19 +22,19 @@ from typing import IO, Any
 
 import jax
 from etils import epath
-from jax.experimental import multihost_utils
 
 from codelm.arithmetic import count_parameters
 from codelm.config import Config, resolve
 from codelm.config_io import to_json
 from codelm.errors import UserError
 from codelm.model import Transformer
+from codelm.processes import exchange, of_first
 from codelm.publish import check_writable, write_atomically
 from codelm.tokenizer import Tokenizer, load
 from data import inputs, tokenizing
 from data.dataset import Corpus
 from data.loader import Loader, make
-from experiments import records, results, stages
+from experiments import hosts, records, results, stages
 from experiments.environment import environment
 from experiments.report import REPORT, write_report
 from train import checkpoints, held_out, infilling, schedules
@@ -62,15 +62,18 @@ def run(config: Config, settings: Settings) -> Path:
     folder = inputs.run_folder(config, settings.dir)
     speaks = jax.process_index() == 0
     stages.check_may_change(settings.may_change)
+    hosts.check_same(config, settings.may_change)
     check_writable(settings.cache / "something")
     with mesh_of(config) as mesh, _alone(folder, speaks), leaving(), told_of_memory():
+        hosts.check_shared(folder)
         for job in stages.jobs(config, folder, {}, settings.may_change):
             stages.check(job)
         _describe(config, folder)
         corpus, tokenizer = _inputs(config, settings, folder, speaks)
         digests = stages.digests(config, corpus, tokenizer)
+        hosts.check_inputs(digests)
         told = stages.jobs(config, folder, digests, settings.may_change, settings.workers)
-        if _finished(config, folder, told):
+        if of_first(lambda: _finished(config, folder, told)):
             return folder
         around = environment()
         if speaks:
@@ -133,7 +136,7 @@ class Experiment:
         state = None
         for number in range(len(told)):
             state = self.train(told, number, writes)
-        if state is None and results.current(self.folder, self.config):
+        if state is None and of_first(lambda: results.current(self.folder, self.config)):
             _say(f"evaluation: there already, {self.folder / records.RESULT}")
             return
         if state is None:
@@ -144,7 +147,7 @@ class Experiment:
     def train(self, told: Sequence[Job], number: int, writes: Records) -> State | None:
         """The last state of a stage; None where it was there before, and is not needed yet."""
         job, self.measured = told[number], {}
-        if stages.newest_step(job) >= job.config.train.steps:
+        if of_first(lambda: stages.newest_step(job)) >= job.config.train.steps:
             stages.check_same(job)
             _say(f"{job.stage}: there already, {job.config.train.steps} steps")
             return None
@@ -159,6 +162,7 @@ class Experiment:
         held = Evaluation(settings.every, measure)
         fills = infilling.make(job.config, self.corpus, self.tokenizer) if settings.infill_every else None
         infill = Evaluation(settings.infill_every, lambda model: fills.measure(model)[0]) if fills else None
+        exchange("ready to train")  # hosts tokenize at their own pace, and Orbax has no patience
         try:
             return Trainer(job, loader, writes, self.clock, held, infill).run(self.mesh)
         except checkpoints.Damaged as error:
@@ -176,7 +180,7 @@ class Experiment:
         writes.event("damaged", stage=told[number].stage, what=f"{damaged}: {said}")
         if jax.process_index() == 0:
             stages.set_aside(damaged)
-        _together("set aside")
+        exchange("set aside")
         state = self.train(told, number, writes)
         assert state is not None
         return state
@@ -206,26 +210,20 @@ class Experiment:
 def _inputs(config: Config, settings: Settings, folder: Path, speaks: bool) -> tuple[Corpus | None, Tokenizer]:
     """The corpus and the tokenizer, made by the first process while the others wait."""
     if not speaks:
-        _together("inputs")
+        exchange("inputs")
+        return inputs.left_in(folder, config)
     corpus = inputs.own_corpus(config, settings.dir) if inputs.needs_own_corpus(config) else None
     file = inputs.tokenizer_file(config, corpus, settings.dir)
     tokenizer = load(file)
-    if speaks:
-        _together("inputs")
+    # Where codelm.load looks for it.
+    write_atomically(folder / "checkpoints" / f"tokenizer{file.suffix}", file.read_bytes())
+    exchange("inputs")
     if corpus:
         kept, dropped = corpus.manifest["kept"], corpus.manifest["dropped"]
         lost = ", ".join(f"{row['documents']} {reason}" for reason, row in dropped.items())
         _say(f"corpus: {kept['documents']:,} files, {kept['bytes'] / 1e6:.1f} MB; dropped {lost or 'none'}")
     _say(f"tokenizer: {tokenizer.vocab_size:,} pieces")
-    if speaks:  # where codelm.load looks for it
-        write_atomically(folder / "checkpoints" / f"tokenizer{file.suffix}", file.read_bytes())
     return corpus, tokenizer
-
-
-def _together(name: str) -> None:
-    """Wait until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
 
 
 def _describe(config: Config, folder: Path) -> None:

@@ -11,12 +11,14 @@ import tyro
 from codelm.commandline import ConfigOption, parse_with_config
 from codelm.errors import UserError
 from data import inputs, tokenizing
+from experiments.distributed import ProcessOptions, joined
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(ProcessOptions):
     """Run an experiment: corpus, tokenizer, pretraining, mid-training, evaluation, report. The same command goes on
-    from where the last one stopped. Any field of the config can be set by its dotted path."""
+    from where the last one stopped. Any field of the config can be set by its dotted path. On several hosts it is the
+    same command on each, with --distributed or an own --process."""
 
     config: ConfigOption
     dir: Path = inputs.RUNS
@@ -33,24 +35,28 @@ class RunOptions:
 
 def run(argv: list[str], prog: str) -> None:
     options = parse_with_config(RunOptions, argv, prog)
-    find_devices(options.platform)
-    from experiments import results
+    from experiments import results, stages
     from experiments.run import Settings
     from experiments.run import run as run_all
     from train.signals import Stopped
 
     settings = Settings(options.dir, options.cache, options.may_change, options.workers)
+
+    def advice() -> str:
+        at = stages.where_to_go_on(options.config, inputs.run_folder(options.config, options.dir))
+        return f"run the same command on all hosts again, it goes on from {at}"
+
     try:
-        folder = run_all(options.config, settings)
+        with joined(options, advice):
+            find_devices(options.platform)
+            folder = run_all(options.config, settings)
+            if jax.process_index() == 0:
+                print(results.told(folder))
+                print(f"\nreport: {folder / 'report.html'}")
     except Stopped as stop:
-        if stop.by == "SIGINT":
-            print(stop, file=sys.stderr)
-            raise KeyboardInterrupt from stop
         print(stop, file=sys.stderr)
-        return
-    if jax.process_index() == 0:
-        print(results.told(folder))
-        print(f"\nreport: {folder / 'report.html'}")
+        if stop.by == "SIGINT":
+            raise KeyboardInterrupt from stop
 
 
 def find_devices(platform: str) -> None:

@@ -1,7 +1,7 @@
 """The stages of an experiment that train: what each begins from, and whether it is finished."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,6 +11,7 @@ from codelm.checkpoint import located, read_training_description
 from codelm.config import Config, field_paths, mesh_shape, resolve
 from codelm.errors import UserError, nearest
 from codelm.midtraining import CHANGES, midtrained
+from codelm.processes import of_first
 from codelm.publish import check_writable, checksum
 from codelm.tokenizer import Tokenizer
 from data import dataset
@@ -29,7 +30,7 @@ def jobs(
         config,
         run,
         inputs,
-        start=checkpoint_in(config.train.start) if config.train.start else None,
+        start=epath.Path(of_first(lambda: str(checkpoint_in(config.train.start)))) if config.train.start else None,
         start_may_change=(*may_change, "train.start"),
         counts_on=True,
         may_change=may_change,
@@ -37,7 +38,7 @@ def jobs(
     )
     if not config.midtrain.steps:
         return [first]
-    second = dataclasses.replace(
+    second = replace(
         first,
         stage="midtrain",
         config=midtrained(config),
@@ -86,6 +87,16 @@ def set_aside(folder: epath.Path) -> epath.Path:
 def newest_step(job: Job) -> int:
     """Of the job's own checkpoints; 0 where there are none."""
     return max(checkpoints.steps_in(epath.Path(job.checkpoints)), default=0)
+
+
+def where_to_go_on(config: Config, run: Path) -> str:
+    """For whoever starts the run again."""
+    config = resolve(config)
+    config = replace(config, train=replace(config.train, start=""))  # it is read from checkpoints of its own by then
+    for job in reversed(jobs(config, run, {})):
+        if step := newest_step(job):
+            return f"step {step:,} of {job.stage}"
+    return "the beginning"
 
 
 def check(job: Job) -> None:

@@ -27,6 +27,7 @@ from codelm.checkpoint import (
 from codelm.config import Config
 from codelm.config_io import to_dict
 from codelm.errors import UserError
+from codelm.processes import agreed, exchange, of_first
 from codelm.train_config import CheckpointConfig
 from train.differences import differences
 from train.state import State
@@ -76,30 +77,46 @@ class Checkpoints:
         }
         metrics: Any = None if held_out_loss is None else {LOSS: held_out_loss}
         arrays: Any = {"parameters": parameters, "training": training}
+        said = ""
         try:
             response = self._orbax.save_checkpointables_async(
                 step, arrays, force=True, overwrite=True, metrics=metrics, custom_metadata=description
             )
-        except Exception as error:  # a full disk shows in the foreground or in the background
-            self._fails(step, error)
-        else:
             self._pending = (step, response)
+        except Exception as error:  # a full disk shows in the foreground or in the background
+            said = describe_damage(error)
+        self._check(step, said)
 
     def finish(self) -> None:
         """Wait for what is being saved; its failure is kept in `failures`, and the third in a row stops the run."""
         if self._pending is None:
             return
-        (step, response), self._pending = self._pending, None
+        step, _ = self._pending
+        if self._check(step, self._finish()):
+            self._failed = 0
+
+    def _finish(self) -> str:
+        """What went wrong here with the save that was going on."""
+        if self._pending is None:
+            return ""
+        (_, response), self._pending = self._pending, None
         try:
             response.result()
         except Exception as error:  # whatever the file system, TensorStore or Orbax raises
-            self._fails(step, error)
-        else:
-            self._failed = 0
+            return describe_damage(error)
+        return ""
 
-    def _fails(self, step: int, error: Exception) -> None:
+    def _check(self, step: int, said: str) -> bool:
+        """A save that failed on one process failed on all of them."""
+        said = next(filter(None, exchange(said)), "")
+        if said:
+            self._fails(step, said)
+        return not said
+
+    def _fails(self, step: int, said: str) -> None:
+        self._finish()  # the other processes' part
         self._failed += 1
-        self.failures.append(f"checkpoint {self.folder / str(step)} could not be saved: {describe_damage(error)}")
+        self.failures.append(f"checkpoint {self.folder / str(step)} could not be saved: {said}")
         with contextlib.suppress(Exception):
             self._orbax.close()
         self._orbax = self._checkpointer()  # the old one would raise the same error again
@@ -114,8 +131,10 @@ class Checkpoints:
     def restore(self, like: State, may_change: Sequence[str]) -> State | None:
         """The newest state that can be read, on the mesh of `like`; None where there is none yet."""
         for name in self.unfinished:
-            print(f"{self.folder / name} was not finished, so it is left out", file=sys.stderr)
-        state, self.damaged = newest(self.folder, self.steps, like, self.config, self.inputs, may_change)
+            _say(f"{self.folder / name} was not finished, so it is left out")
+        state, self.damaged = newest(
+            self.folder, of_first(lambda: self.steps), like, self.config, self.inputs, may_change
+        )
         if state is None and self.damaged:
             first = self.damaged[0]
             raise UserError(f"no checkpoint of {self.folder} can be read: {first}; move them away to begin anew")
@@ -123,7 +142,7 @@ class Checkpoints:
 
     def close(self) -> None:
         try:
-            self.finish()
+            self._finish()  # alone: where one process failed, the others do not come here
         finally:
             with contextlib.suppress(Exception):  # Orbax raises once more what `finish` has told
                 self._orbax.close()
@@ -158,7 +177,7 @@ def newest(
             return load(folder / str(step), like, config, inputs, may_change), damaged
         except Damaged as error:
             damaged.append(f"{folder / str(step)} is damaged ({error})")
-            print(f"{damaged[-1]}; looking for the one before it", file=sys.stderr)
+            _say(f"{damaged[-1]}; looking for the one before it")
     return None, damaged
 
 
@@ -166,23 +185,32 @@ def load(
     folder: epath.Path, like: State, config: Config, inputs: Mapping[str, str], may_change: Sequence[str]
 ) -> State:
     """A state where the arrays of `like` are, which may be abstract; refused if trained by another config."""
-    try:
-        description = read_training_description(folder)
-    except UserError as error:
-        raise Damaged(str(error)) from None
+    description = agreed(lambda: _described(folder), Damaged)
     check_same(folder, description, config, inputs, may_change)
     parameters, training = named(like)
     wanted: Any = {"parameters": abstract(parameters), "training": abstract(training)}
     check_shapes(folder, description["shapes"], wanted)
-    try:
-        with quiet():
-            loaded: Any = ocp.load_checkpointables(str(folder), wanted)
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a missing or damaged array
-        raise Damaged(describe_damage(error)) from None
+    loaded = agreed(lambda: _loaded(folder, wanted), Damaged)
     for part in ("parameters", "training"):
         if (name := wrong_sum(loaded[part], description["sums"][part])) is not None:
             raise Damaged(f"the bits of {name} do not add up")
     return rebuilt(like, loaded["parameters"], loaded["training"])
+
+
+def _described(folder: epath.Path) -> dict[str, Any]:
+    try:
+        return read_training_description(folder)
+    except UserError as error:
+        raise Damaged(str(error)) from None
+
+
+def _loaded(folder: epath.Path, wanted: Any) -> Any:
+    """The arrays, of which this process reads what it holds: only here may there be damage."""
+    try:
+        with quiet():
+            return ocp.load_checkpointables(str(folder), wanted)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a missing or damaged array
+        raise Damaged(describe_damage(error)) from None
 
 
 def check_same(
@@ -246,6 +274,11 @@ def names(state: State) -> list[str]:
 
 def abstract(arrays: Arrays) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in arrays.items()}
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr)
 
 
 def _kept(config: CheckpointConfig) -> Any:

@@ -13,9 +13,14 @@ LATER = ("midtrain", "evaluation")
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str]) -> list[tuple]:
     """(path, before, now) of every field that changes results and may not."""
     free = (*WHERE_IT_RUNS, *LATER, "codelm_config", *may_change)
-    old, new = (dict(_flat(json.loads(json.dumps(config)))) for config in (before, now))  # tuples as lists
+    old, new = flat(before), flat(now)
     paths = [path for path in {**old, **new} if not any(path == f or path.startswith(f"{f}.") for f in free)]
     return [(path, old.get(path), new.get(path)) for path in paths if old.get(path) != new.get(path)]
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted path, with tuples as lists."""
+    return dict(_flat(json.loads(json.dumps(config))))
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -30,6 +30,7 @@ from jaxtyping import Array, Float, Float32
 from codelm.errors import UserError
 from codelm.loss import token_losses
 from codelm.model import Transformer
+from codelm.processes import of_first
 from codelm.sharding import MESH_AXES, has_mesh
 from data import feed
 from data.loader import Loader
@@ -82,7 +83,7 @@ class Replay:
     def start(self, step: int) -> State:
         """The newest state before the step that can be read, or that before the stage's first step."""
         job, folder = self.job, epath.Path(self.job.checkpoints)
-        earlier = [found for found in checkpoints.steps_in(folder) if found < step]
+        earlier = [found for found in of_first(lambda: checkpoints.steps_in(folder)) if found < step]
         state = None
         if earlier:
             like = like_state(job.config)

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
-import jax
-from jax.experimental import multihost_utils
+from codelm.processes import stop_now
 
 
 class Stop:
@@ -16,10 +15,9 @@ class Stop:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
-    def asked(self, step: int) -> bool:
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self.signal is not None
+    def asked(self) -> bool:
+        """After every step."""
+        return stop_now(self.signal is not None)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
@@ -31,9 +29,10 @@ class Stop:
 class Stopped(Exception):
     """Somebody asked for it, and nothing is lost."""
 
-    def __init__(self, said: str, by: str) -> None:
+    def __init__(self, said: str, by: str, agreed: bool) -> None:
+        """`agreed`: all processes stop after the same step."""
         super().__init__(said)
-        self.by = by
+        self.by, self.agreed = by, agreed
 
 
 @contextlib.contextmanager
@@ -41,11 +40,8 @@ def leaving() -> Iterator[None]:
     """SIGTERM before, between and after training: there is no step to finish, so it stops at once."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise Stopped("SIGTERM: stopped; the same command goes on from there", "SIGTERM")
+        raise Stopped("SIGTERM: stopped; the same command goes on from there", "SIGTERM", agreed=False)
 
-    if jax.process_count() > 1:  # JAX's own service takes SIGTERM
-        yield
-        return
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
@@ -57,9 +53,7 @@ def leaving() -> Iterator[None]:
 def listening() -> Iterator[Stop]:
     """SIGTERM (a machine that is taken away) and Ctrl-C, which asked for twice does not wait."""
     stop = Stop()
-    # Of several processes JAX's own service passes SIGTERM on, and Ctrl-C in one is not heard by the others.
-    numbers = [signal.SIGINT, signal.SIGTERM] if jax.process_count() == 1 else []
-    before = {number: signal.signal(number, stop.note) for number in numbers}
+    before = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -24,6 +24,7 @@ from codelm.config import Config, mesh_shape
 from codelm.errors import UserError
 from codelm.hardware import peak_flops
 from codelm.model import Transformer, create
+from codelm.processes import of_first
 from data.feed import feed
 from data.loader import Loader
 from train import checkpoints, schedules, stragglers
@@ -161,13 +162,14 @@ class Trainer:
             with self.clock.of("checkpoint"):
                 self.saved.finish()
             self._tell_failures()
-            if self.saved.steps[-1:] != [self.config.train.steps]:
+            if of_first(lambda: self.saved.steps)[-1:] != [self.config.train.steps]:
                 raise UserError(f"the last state could not be saved; {self.saved.last_good()}: run the command again")
         return state
 
     def _restored(self) -> State:
         """Where the last process got to, or the beginning."""
-        found = self.saved.restore(like_state(self.config), self.job.may_change) if self.saved.steps else None
+        there = of_first(lambda: self.saved.steps)
+        found = self.saved.restore(like_state(self.config), self.job.may_change) if there else None
         for told in self.saved.damaged:
             self.records.event("damaged", stage=self.job.stage, what=told)
         state = begun(self.job) if found is None else found
@@ -201,7 +203,7 @@ class Trainer:
                 state, metrics = self._step(state, batches, step)
                 self._settle()
                 self._waiting = (step, metrics)
-                asked = stop.asked(step)
+                asked = stop.asked()
                 last = step == steps
                 loss = self._evaluate(state, step, last)
                 if asked or last or step % config.checkpoint.every == 0:
@@ -347,8 +349,8 @@ class Trainer:
         with self.clock.of("checkpoint"):
             self.saved.finish()
         self._tell_failures()
-        if self.saved.steps[-1:] != [step]:
+        if of_first(lambda: self.saved.steps)[-1:] != [step]:
             raise UserError(f"stopped at step {step}, which could not be saved; {self.saved.last_good()}")
-        name = stop.signal.name if stop.signal else "SIGTERM"
+        name = stop.signal.name if stop.signal else "told to stop"  # by another process
         self.records.event("stopped", stage=self.job.stage, step=step, signal=name)
-        raise Stopped(f"{name}: saved step {step} of {self.job.stage}; the same command goes on from there", name)
+        raise Stopped(f"{name}: saved step {step} of {self.job.stage}; the same command goes on from there", name, True)
