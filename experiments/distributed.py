@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
@@ -90,11 +91,11 @@ def _join(options: ProcessOptions, advice: Callable[[], str]) -> Company:
     seen: dict[str, Any] = {}
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, see train.signals
     try:
-        with _own_client(options, seen):
+        with _own_client(options, seen, advice):
             jax.distributed.initialize(
                 **(told if options.coordinator else {}),  # type: ignore[arg-type]
                 initialization_timeout=options.join_timeout,
-                heartbeat_timeout_seconds=options.heartbeat,
+                heartbeat_timeout_seconds=max(options.heartbeat * 2 // 3, 1),  # and `_guard` takes its time
             )
     except UserError:
         raise
@@ -115,12 +116,12 @@ def _join(options: ProcessOptions, advice: Callable[[], str]) -> Company:
 
 
 @contextlib.contextmanager
-def _own_client(options: ProcessOptions, seen: dict[str, Any]) -> Iterator[None]:
+def _own_client(options: ProcessOptions, seen: dict[str, Any], advice: Callable[[], str]) -> Iterator[None]:
     """JAX's client with a callback in place of its abort, which `jax.distributed.initialize` has no argument for; and
     only after a knock at the door. jaxlib 0.12 cannot hand the reason to Python and calls std::terminate instead, so
     that leads to the same function."""
     library, make = jax_distributed._jax, jax_distributed._jax.get_distributed_runtime_client
-    seen["guard"] = guard = ctypes.CFUNCTYPE(None)(_guard)
+    guard = ctypes.CFUNCTYPE(None)(partial(_guard, advice))
     _kept.append(guard)
 
     def client(address: str, process: int, **more: Any) -> Any:
@@ -129,7 +130,7 @@ def _own_client(options: ProcessOptions, seen: dict[str, Any]) -> Iterator[None]
         with contextlib.suppress(OSError, AttributeError):  # another C++ library: JAX's abort then says it
             ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(guard)
         seen["address"] = address
-        return make(address, process, missed_heartbeat_callback=lambda _: _guard(), **more)
+        return make(address, process, missed_heartbeat_callback=lambda _: _guard(advice), **more)
 
     library.get_distributed_runtime_client = client
     try:
@@ -214,10 +215,10 @@ def _obey(company: Company, advice: Callable[[], str]) -> None:
     _leave(verdict.code, f"{verdict.said}, so all stop{how}")
 
 
-def _guard() -> None:
+def _guard(advice: Callable[[], str]) -> None:
     """Called by JAX from a thread of its own, when it would abort. It must not call JAX, which holds a lock."""
     time.sleep(3 * _GRACE)  # who is gone is told better by `_obey`
-    _leave(GONE, "JAX lost touch with the other processes (see above): run the same command on all hosts again")
+    _leave(GONE, f"JAX lost touch with another process, which process 0 says above: {advice()}")
 
 
 _leaving = threading.Lock()
