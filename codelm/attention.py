@@ -30,9 +30,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from codelm.errors import UserError, nearest
 from codelm.sharding import platform
@@ -47,6 +48,7 @@ PARTS, SPLIT_FROM = (
     4,
     512,
 )  # where rows are in order, queries from which xla takes them in parts, each with its own keys
+NAME = "attention"  # of what remat policies may keep of it
 MASKED = -1e30  # finite: an infinity would turn into NaN in the gradient of rows that see nothing
 
 
@@ -222,7 +224,7 @@ def xla(
     """Plain JAX. Where rows are in order, queries go in parts, each against the keys that it can see at all."""
     queries = query.shape[1]
     if not rule.in_order or context or queries < SPLIT_FROM or queries % PARTS:
-        return chunked(query, key, value, rows, rule)
+        return checkpoint_name(chunked(query, key, value, rows, rule), NAME)
     parts, size = [], queries // PARTS
     for start in range(0, queries, size):
         end = start + size
@@ -234,7 +236,7 @@ def xla(
             rows.key_segments[:, seen],
         )
         parts.append(chunked(query[:, own], key[:, seen], value[:, seen], part, rule))
-    return jnp.concatenate(parts, axis=1)
+    return checkpoint_name(jnp.concatenate(parts, axis=1), NAME)
 
 
 def chunked(
@@ -300,7 +302,36 @@ def splash(
     context: str | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B S N H"]:
-    """The TPU kernel. With a context axis the queries are this device's share of the keys' rows."""
+    """The TPU kernel. With a context axis the queries are this device's share of the keys' rows.
+
+    The last rows see many more keys than the first, so an even number of devices deal them out: each takes one of twice
+    as many shares from the front, and the one as far from the end.
+    """
+    shares, of = key.shape[1] // query.shape[1], rows.query_segments
+    run = functools.partial(splash_share, key=key, value=value, rows=rows, rule=rule, interpret=interpret)
+    if context is None:
+        return run(query, of, None, 1)
+    me = jax.lax.axis_index(context)
+    if shares % 2 or query.shape[1] % (2 * 128):
+        return run(query, of, me, shares)
+    (early, late), (early_of, late_of) = dealt(query, context, shares), dealt(of, context, shares)
+    halves = run(early, early_of, me, 2 * shares), run(late, late_of, 2 * shares - 1 - me, 2 * shares)
+    return gathered_in(*halves, context, shares)
+
+
+def splash_share(
+    query: Float[Array, "B S N H"],
+    segments: Int[Array, "B S"],
+    share: Int[Array, ""] | None,
+    shares: int,
+    *,
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    rows: Rows,
+    rule: Rule,
+    interpret: bool,
+) -> Float[Array, "B S N H"]:
+    """The kernel on one of so many shares of the rows."""
     from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
     queries, keys, heads = query.shape[1], key.shape[1], query.shape[2]
@@ -315,22 +346,53 @@ def splash(
         block_sizes=blocks,
         attn_logits_soft_cap=rule.softcap or None,
         head_shards=1,
-        q_seq_shards=keys // queries,
+        q_seq_shards=shares,
+        residual_checkpoint_name=NAME,  # of the statistics too, without which keeping its result saves no work
         interpret=interpret,
     )
-    if context:
-        kernel = jax.tree.map(functools.partial(own_share, context=context, shares=keys // queries), kernel)
+    if share is not None:
+        kernel = jax.tree.map(functools.partial(own_share, share=share, shares=shares), kernel)
     scaled = (query.astype(jnp.float32) * rule.scale).astype(query.dtype)
-    segments = kernels.SegmentIds(q=rows.query_segments, kv=rows.key_segments)
-    out: Any = jax.vmap(kernel)(*(x.swapaxes(1, 2) for x in (scaled, key, value)), segments)
+    of = kernels.SegmentIds(q=segments, kv=rows.key_segments)
+    out: Any = jax.vmap(kernel)(*(x.swapaxes(1, 2) for x in (scaled, key, value)), of)
     return out.swapaxes(1, 2)
 
 
-def own_share(info: Array, *, context: str, shares: int) -> Array:
-    """This device's part of the kernel's table of blocks ([heads, query blocks, key blocks]) or of query rows."""
+def own_share(info: Array, *, share: Int[Array, ""], shares: int) -> Array:
+    """A share of the kernel's table of blocks ([heads, query blocks, key blocks]) or of query rows."""
     axis = 1 if info.ndim == 3 else 0
     size = info.shape[axis] // shares
-    return jax.lax.dynamic_slice_in_dim(info, jax.lax.axis_index(context) * size, size, axis)
+    return jax.lax.dynamic_slice_in_dim(info, share * size, size, axis)
+
+
+def dealt(x: Shaped[Array, "B S ..."], context: str, devices: int) -> tuple[Shaped[Array, "B s ..."], ...]:
+    """Of rows cut into two shares a device, 0 1, 2 3, …: on each device share i and share 2n - 1 - i."""
+    first, second = (
+        jax.lax.ppermute(half, context, [(i, _dealt_to(2 * i + which, devices)) for i in range(devices)])
+        for which, half in enumerate(jnp.split(x, 2, axis=1))
+    )
+    return _by_place(first, second, context)
+
+
+def gathered_in(
+    early: Shaped[Array, "B s ..."], late: Shaped[Array, "B s ..."], context: str, devices: int
+) -> Shaped[Array, "B S ..."]:
+    """The reverse of `dealt`."""
+    halves = [
+        jax.lax.ppermute(half, context, [(_dealt_to(2 * i + which, devices), i) for i in range(devices)])
+        for which, half in enumerate(_by_place(early, late, context))
+    ]
+    return jnp.concatenate(halves, axis=1)
+
+
+def _dealt_to(share: int, devices: int) -> int:
+    return share if share < devices else 2 * devices - 1 - share
+
+
+def _by_place(a: Array, b: Array, context: str) -> tuple[Array, Array]:
+    """Swapped on every other device: those with an odd number are dealt their early share second."""
+    even = jax.lax.axis_index(context) % 2 == 0
+    return jnp.where(even, a, b), jnp.where(even, b, a)
 
 
 def pallas(
@@ -351,7 +413,8 @@ def pallas(
         return mha(query, key, value, rows.query_segments, sm_scale=rule.scale, causal=True, interpret=interpret)
 
     grouped = query.reshape(*query.shape[:2], key.shape[2], -1, query.shape[3])
-    return jax.vmap(one_of_group, in_axes=3, out_axes=3)(grouped).reshape(query.shape)
+    mixed = jax.vmap(one_of_group, in_axes=3, out_axes=3)(grouped).reshape(query.shape)
+    return checkpoint_name(mixed, NAME)
 
 
 LOCAL: dict[str, Callable] = {"xla": xla, "splash": splash, "pallas": pallas}

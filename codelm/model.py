@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from codelm import cache as kv
+from codelm.attention import NAME as ATTENTION
 from codelm.attention import attend
 from codelm.cache import Cache, Slots
 from codelm.config import ModelConfig
@@ -29,7 +30,7 @@ from codelm.windows import layer_runs, layer_windows
 
 PAD = kv.EMPTY  # the segment of padding: no token is in it, so no token attends to padding
 # What a layer keeps for backward under the remat policies between none and full.
-SAVED = ("query", "key", "value", "attention", "gate", "up")
+SAVED = ("query", "key", "value", ATTENTION, "gate", "up")
 
 
 class Rows(NamedTuple):
@@ -86,8 +87,7 @@ class Block(nnx.Module):
             softcap=config.attention_softcap,
             backend=config.attention,
         )
-        mixed = checkpoint_name(follow(mixed, x), "attention")
-        out = self.product("bsnh,nhd->bsd", mixed, "out", like_stream(x))
+        out = self.product("bsnh,nhd->bsd", follow(mixed, x), "out", like_stream(x))
         return self.biased(out, "out_bias"), memory
 
     def heads(

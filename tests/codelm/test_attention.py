@@ -349,12 +349,20 @@ def test_kernels_agree_with_xla(platform, backend, window, softcap, monkeypatch)
     assert_all_close(got, expected, tolerance)
 
 
-@pytest.mark.parametrize("window", [0, 150])
-def test_splash_over_context_agrees_with_xla(window, monkeypatch):
-    arrays, rows = tensors(2, 512, 2, 2, width=16), packed_rows([(100, 412), (512,)])
+@pytest.mark.parametrize(
+    ("window", "length", "sizes"),
+    [
+        (0, 512, {"tensor": 2, "context": 2}),
+        (150, 512, {"tensor": 2, "context": 2}),
+        (0, 1024, {"context": 4}),
+        (0, 768, {"context": 3}),  # which cannot be dealt out
+    ],
+)
+def test_splash_over_context_agrees_with_xla(window, length, sizes, monkeypatch):
+    arrays, rows = tensors(2, length, 2, 2, width=16), packed_rows([(100, length - 100), (length,)])
     expected = out_and_gradients(lambda *x: self_attend(x, rows, window=window), *arrays)
     on_platform(monkeypatch, "tpu")
-    with jax.set_mesh(mesh_of(tensor=2, context=2)):
+    with jax.set_mesh(mesh_of(**sizes)):
         got = out_and_gradients(lambda *x: self_attend(x, rows, window=window, backend="splash"), *arrays)
     assert_all_close(got, expected)
 
@@ -387,7 +395,8 @@ def test_splash_compiles_for_a_tpu(sizes, width, window, softcap, monkeypatch):
     rows = [shape(P(batch, context), jnp.int32, 4, 2048)] * 2
     with jax.set_mesh(mesh):
         compiled = gradients_of_auto(window=window, softcap=softcap).trace(*heads, *rows).lower().compile()
-    assert (compiled.as_text() or "").count('custom_call_target="tpu_custom_call"') == 3  # forward, dq, dkv
+    kernels = (compiled.as_text() or "").count('custom_call_target="tpu_custom_call"')
+    assert kernels == 3 * (2 if context else 1)  # forward, dq, dkv; once for each half that a device is dealt
 
 
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
