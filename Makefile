@@ -1,6 +1,6 @@
 # Two commands: `make demo` and `make test`. Both make .venv when it is missing; neither needs python3 to be recent.
 .DEFAULT_GOAL := help
-.PHONY: demo test check install parity golden help
+.PHONY: demo test check install parity golden plans help
 
 demo:     ## run configs/quickstart.py from corpus to report and show what it writes
 	@bash .ci/install data
@@ -27,6 +27,10 @@ parity:   ## our logits against transformers', for every model family
 golden:   ## rewrite the snapshots of the shipped configs (look at the diff)
 	@bash .ci/install dev
 	@.venv/bin/python -m tests.golden.make_configs
+
+plans:    ## compile what has changed for the topologies of the shipped configs, and keep the figures (extra tpu)
+	@bash .ci/install dev tpu
+	@.venv/bin/python -m tests.golden.make_plans
 
 help:     ## this list
 	@grep -E '^[a-z]+: +##' Makefile | sed -E 's/: +## */\t/' | expand -t 10

@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data report": ("data.command:report", "check a corpus and show what is in it and what was dropped, as a page"),
     "data show": ("data.show_command:show", "print a row of the training data as the model sees it"),
     "data stats": ("data.stats_command:stats", "padding, lengths, holes and dependencies of the training data"),
+    "plan": ("train.plan_command:plan", "whether an experiment fits a TPU topology or GPUs, and how fast it can be"),
     "profile": (
         "experiments.profile_command:profile_steps",
         "where the time of a step goes: a table, and a trace",

@@ -401,9 +401,11 @@ def mesh_shape(config: Config, devices: int) -> dict[str, int]:
         )
     _validate_mesh(MeshConfig(**sizes), config.model, config.data)
     row_shards = sizes["data"] * sizes["fsdp"] * sizes["expert"]
+    rows, parts = config.data.batch_size, config.train.accumulate
+    part = f" in each of train.accumulate={parts} parts" if parts > 1 else ""
     require(
-        config.data.batch_size % row_shards == 0,
-        f"data.batch_size={config.data.batch_size} does not divide over mesh data x fsdp x expert = {row_shards}",
+        rows // parts % row_shards == 0,
+        f"data.batch_size={rows}{part} does not divide over mesh data x fsdp x expert = {row_shards}",
     )
     return sizes
 

@@ -1,32 +1,62 @@
-"""What devices can do at best: the peak that MFU divides by."""
+"""What devices can do at best, as their makers publish it: peaks that MFU divides by, and the rates of a roofline."""
 
 import functools
 import time
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-# Dense bfloat16 FLOP/s of one device as its maker publishes it; TPU v5e and v6e call themselves "lite".
-PEAKS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU7x": 2307e12,
-    "A100": 312e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
+GB, GIB = 1e9, 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One device as JAX counts them: of TPU7x, and of v4 without megacore, a chip is two."""
+
+    flops: float
+    """Dense bfloat16, a second."""
+    memory: float
+    """Bytes that a program can have; of TPUs as their compiler tells it."""
+    bandwidth: float
+    """Of its memory, bytes a second."""
+    link: float
+    """To one neighbour, or of a GPU to all that share its switch; one way, bytes a second."""
+    network: float
+    """Out of its slice or its machine, one way, bytes a second."""
+    dimensions: int = 0
+    """Of the torus its neighbours form; 0 = a switch."""
+    wraps: int = 0
+    """A dimension of the torus is closed where it is a multiple of this."""
+
+
+# By what `device_kind` holds; v5e and v6e call themselves "lite". From Google's pages on each TPU and NVIDIA's data
+# sheets (SXM). Networks: v4's is not published, so it is taken to be v5p's; GPUs have one 400 Gbit/s card each.
+CHIPS = {
+    "TPU v4": Chip(275e12, 30.5 * GIB, 1228 * GB, 50 * GB, 6.25 * GB, 3, 4),
+    "TPU v5 lite": Chip(197e12, 15.75 * GIB, 819 * GB, 50 * GB, 3.125 * GB, 2, 16),
+    "TPU v5": Chip(459e12, 95.73 * GIB, 2765 * GB, 100 * GB, 6.25 * GB, 3, 4),
+    "TPU v6 lite": Chip(918e12, 31.24 * GIB, 1600 * GB, 100 * GB, 12.5 * GB, 2, 16),
+    "TPU7x": Chip(1153.5e12, 94.74 * GIB, 3690 * GB, 50 * GB, 6.25 * GB, 3, 4),
+    "A100": Chip(312e12, 80 * GB, 2039 * GB, 300 * GB, 25 * GB),
+    "H100": Chip(989e12, 80 * GB, 3350 * GB, 450 * GB, 50 * GB),
+    "H200": Chip(989e12, 141 * GB, 4800 * GB, 450 * GB, 50 * GB),
+    "B200": Chip(2250e12, 180 * GB, 8000 * GB, 900 * GB, 50 * GB),
 }
+
+
+def chip_of(device_kind: str) -> tuple[str, Chip] | None:
+    """The one whose name is in a device's kind, the longest if several are."""
+    found = [(name, chip) for name, chip in CHIPS.items() if name in device_kind]
+    return max(found, key=lambda pair: len(pair[0]), default=None)
 
 
 def peak_flops(device: jax.Device) -> tuple[float, str]:
     """FLOP/s of one device, and where the figure is from; 0 where nobody knows."""
     if device.platform == "cpu":
         return _measured(), "measured: a product of two float32 matrices of 1024"
-    for name, flops in sorted(PEAKS.items(), key=lambda item: -len(item[0])):
-        if name in device.device_kind:
-            return flops, f"published: {name}, dense bfloat16"
+    if found := chip_of(device.device_kind):
+        return found[1].flops, f"published: {found[0]}, dense bfloat16"
     return 0.0, f"unknown device {device.device_kind!r}"
 
 

@@ -48,6 +48,7 @@ def run(argv: list[str], prog: str) -> None:
 
     try:
         with joined(options, advice):
+            keep_compiled(options.cache)
             find_devices(options.platform)
             folder = run_all(options.config, settings)
             if jax.process_index() == 0:
@@ -57,6 +58,12 @@ def run(argv: list[str], prog: str) -> None:
         print(stop, file=sys.stderr)
         if stop.by == "SIGINT":
             raise KeyboardInterrupt from stop
+
+
+def keep_compiled(cache: Path) -> None:
+    """So that going on, or another run of the same sizes, does not compile again. JAX's own setting comes first."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache.expanduser() / "compiled"))
 
 
 def find_devices(platform: str) -> None:

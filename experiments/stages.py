@@ -23,7 +23,7 @@ from train.trainer import Job
 def jobs(
     config: Config, run: Path, inputs: Mapping[str, str], may_change: Sequence[str] = (), workers: int = 0
 ) -> list[Job]:
-    """Pretraining, and mid-training where the config has any."""
+    """Pretraining and, where the config has any, mid-training: alone where `train.start` is the end of the other."""
     config = resolve(config)
     first = Job(
         "pretrain",
@@ -49,6 +49,8 @@ def jobs(
         counts_on=False,
         steps_before=config.train.steps,
     )
+    if first.start is not None and first.start.name == str(config.train.steps):
+        return [replace(second, start=first.start)]
     return [first, second]
 
 

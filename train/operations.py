@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from train.hlo import Instruction, Program
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("codelm", "data", "train", "infer", "experiments")
 ATTENTION = "codelm/attention.py:"
@@ -26,11 +28,7 @@ _MOVES = {
 }
 _FREE = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element"}
 
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?([\w.\-]+) = .*?[ )]([a-z][a-z0-9\-]*)\((.*)$")
 _PATH = re.compile(r'op_name="([^"]*)"')
-_OPERAND = re.compile(r"%([\w.\-]+)")
-_INSIDE = re.compile(r"(?:calls|to_apply)=%?([\w.\-]+)")
 _FRAME = re.compile(r"^(\d+) \{file_location_id=(\d+) parent_frame_id=(\d+)\}")
 _LOCATION = re.compile(r"^(\d+) \{file_name_id=(\d+) function_name_id=(\d+) line=(\d+)")
 _NAME = re.compile(r'^(\d+) "(.*)"$')
@@ -50,37 +48,12 @@ class Operation:
     """file:line of ours, and the function; empty where XLA does not say."""
 
 
-@dataclass(frozen=True)
-class _Instruction:
-    name: str
-    opcode: str
-    rest: str
-    """Operands and all that follows them."""
-
-    @property
-    def path(self) -> str:
-        """What JAX calls it and is inside of; of several that XLA made one, the first."""
-        told = _PATH.search(self.rest)
-        return told[1].removeprefix("(").split(":")[0] if told else ""
-
-
 def operations(text: str) -> tuple[str, dict[str, Operation]]:
     """The name of a compiled module, and its operations, out of its text."""
-    computations, frames = _computations(text), dict(_frames(text))
+    program, frames = Program(text), dict(_frames(text))
     module = text.split("HloModule ", 1)[1].split(",", 1)[0].split()[0]
-    by_name = {one.name: one for instructions in computations.values() for one in instructions}
-    return module, {name: _operation(one, by_name, computations, frames) for name, one in by_name.items()}
-
-
-def _computations(text: str) -> dict[str, list[_Instruction]]:
-    found: dict[str, list[_Instruction]] = {}
-    inside: list[_Instruction] = []
-    for line in text.splitlines():
-        if begins := _COMPUTATION.match(line):
-            inside = found[begins[1]] = []
-        elif told := _INSTRUCTION.match(line):
-            inside.append(_Instruction(*told.groups()))
-    return found
+    by_name = {name: one for found in program.computations.values() for name, one in found.instructions.items()}
+    return module, {name: _operation(one, by_name, program, frames) for name, one in by_name.items()}
 
 
 def _frames(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -118,51 +91,57 @@ def ours(file: str, line: str, function: str = "") -> str:
 
 
 def _operation(
-    instruction: _Instruction,
-    by_name: Mapping[str, _Instruction],
-    computations: Mapping[str, list[_Instruction]],
+    instruction: Instruction,
+    by_name: Mapping[str, Instruction],
+    program: Program,
     frames: Mapping[int, list[str]],
 ) -> Operation:
-    parts = [instruction, *_inside(instruction, computations)]
-    products = [part for part in parts if part.opcode in _DOTS or _LIBRARY.search(part.rest)]
-    said = next((part for part in (*products, *parts) if part.path), None)
+    parts = [instruction, *_inside(instruction, program)]
+    products = [part for part in parts if part.opcode in _DOTS or _LIBRARY.search(part.attributes)]
+    said = next((part for part in (*products, *parts) if _path(part)), None)
     # XLA forgets where some products and copies are from: what they are made of is from near there.
     near = said or _near(instruction, by_name)
-    stack, path = (_stack(near, frames), near.path) if near else ([], "")
+    stack, path = (_stack(near, frames), _path(near)) if near else ([], "")
     what = _what(path) if said else (*products, instruction)[0].opcode
     return Operation(_kind(parts, bool(products), stack), _phase(path, stack), what, _where(stack))
 
 
-def _near(instruction: _Instruction, by_name: Mapping[str, _Instruction], steps: int = 3) -> _Instruction | None:
+def _path(instruction: Instruction) -> str:
+    """What JAX calls it and is inside of; of several that XLA made one, the first."""
+    told = _PATH.search(instruction.attributes)
+    return told[1].removeprefix("(").split(":")[0] if told else ""
+
+
+def _near(instruction: Instruction, by_name: Mapping[str, Instruction], steps: int = 3) -> Instruction | None:
     """The first operand, or operand's operand and so on, of which XLA says where it is from."""
-    operands = [by_name[name] for name in _OPERAND.findall(instruction.rest.split(")", 1)[0]) if name in by_name]
+    operands = [by_name[name] for name in instruction.operands if name in by_name]
     for operand in operands:
-        if operand.path and operand.opcode not in _FREE:
+        if _path(operand) and operand.opcode not in _FREE:
             return operand
     found = (_near(operand, by_name, steps - 1) for operand in operands if steps > 1)
     return next((one for one in found if one), None)
 
 
-def _inside(instruction: _Instruction, computations: Mapping[str, list[_Instruction]]) -> Iterator[_Instruction]:
+def _inside(instruction: Instruction, program: Program) -> Iterator[Instruction]:
     """What a fusion or a call is made of, its result first. What a reduction applies is only a sum or so."""
     if instruction.opcode not in ("fusion", "call", "async-start", "custom-call"):
         return
-    for name in _INSIDE.findall(instruction.rest):
-        for part in reversed(computations.get(name, [])):
+    for name in instruction.called:
+        for part in reversed(program.computations[name].instructions.values()):
             yield part
-            yield from _inside(part, computations)
+            yield from _inside(part, program)
 
 
-def _stack(instruction: _Instruction, frames: Mapping[int, list[str]]) -> list[str]:
+def _stack(instruction: Instruction, frames: Mapping[int, list[str]]) -> list[str]:
     """Frames of ours, innermost first. Without a table of stacks XLA names one file and line."""
-    if told := re.search(r"stack_frame_id=(\d+)", instruction.rest):
+    if told := re.search(r"stack_frame_id=(\d+)", instruction.attributes):
         return frames.get(int(told[1]), [])
-    told = re.search(r'source_file="([^"]*)".*?source_line=(\d+)', instruction.rest)
+    told = re.search(r'source_file="([^"]*)".*?source_line=(\d+)', instruction.attributes)
     place = ours(told[1], told[2]) if told else ""
     return [place] if place else []
 
 
-def _kind(parts: list[_Instruction], products: bool, stack: list[str]) -> str:
+def _kind(parts: list[Instruction], products: bool, stack: list[str]) -> str:
     opcodes = {part.opcode for part in parts} - _FREE - {"fusion", "call"}
     if any(COLLECTIVES.match(opcode) for opcode in opcodes):
         return "collectives"

@@ -32,6 +32,7 @@ from train.checkpoints import Checkpoints
 from train.clock import Clock, goodput
 from train.console import Console
 from train.guard import new_guard
+from train.mesh import mesh_on
 from train.optimizers import optimizer
 from train.records import Records
 from train.signals import Stop, Stopped, listening
@@ -83,8 +84,7 @@ def mesh_of(config: Config) -> Iterator[Mesh | None]:
     if jax.device_count() == 1:
         yield None
         return
-    mesh = jax.make_mesh(tuple(shape.values()), tuple(shape))
-    with jax.set_mesh(mesh):
+    with mesh_on(shape, jax.devices()) as mesh:
         yield mesh
 
 

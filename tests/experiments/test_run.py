@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 import codelm
@@ -226,3 +227,15 @@ def test_a_corpus_that_changed_is_noticed(
     path.write_text(config_io.to_json(other))
     assert cli.main(command(path, runs)) == 2
     assert "corpus.quality.max_bytes was" in capsys.readouterr().err
+
+
+def test_what_is_compiled_is_kept_unless_jax_was_told_where(tmp_path: Path) -> None:
+    given = jax.config.jax_compilation_cache_dir
+    try:
+        run_command.keep_compiled(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == given is not None
+        jax.config.update("jax_compilation_cache_dir", None)
+        run_command.keep_compiled(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", given)

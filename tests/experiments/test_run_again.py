@@ -96,13 +96,26 @@ def test_a_run_begins_from_a_relative_path_and_keeps_its_states_at_one(
     assert lm.config == codelm.load(copy / "elsewhere" / "decayed" / "pretrain" / "8").config
 
 
+def test_mid_training_alone_begins_where_another_run_ended(config: Path, copy: Path) -> None:
+    more = ["--name", "longer", "--train.start", str(copy / "small"), "--mesh.data", "1"]
+    assert cli.main(command(config, copy, *more)) == 0
+    assert [path.name for path in (copy / "longer" / "checkpoints").iterdir() if path.is_dir()] == ["midtrain"]
+
+    def losses(name: str) -> list[float]:
+        lines = [json.loads(line) for line in (copy / name / "metrics.jsonl").read_text().splitlines()]
+        return [line["loss"] for line in lines if line["stage"] == "midtrain" and "loss" in line]
+
+    assert losses("longer") == pytest.approx(losses("small"), rel=1e-5)  # on another mesh
+    assert cli.main(command(config, copy, *more)) == 0  # there already
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--model.depth", "3", "--may_change", "model.depth"], "does not fit: blocks.attention_norm is (2, 64)"),
         (["--train.optimizer", "adafactor", "--may_change", "train.optimizer"], "models or optimizers differ"),
         (["--may_change", "train.stepz"], "--may_change train.stepz: no such field; nearest: 'train.steps'"),
-        (["--name", "other", "--train.start", "RUN", "--train.steps", "12"], "train.steps=12 leaves nothing to do"),
+        (["--name", "other", "--train.start", "RUN", "--midtrain.steps", "0"], "train.steps=12 leaves nothing to do"),
         (["--name", "other", "--checkpoint.folder", "/proc/nope"], "cannot write /proc/nope"),
         (["--name", "../other"], "'../other' is no name of a folder"),
         (["--name", "other", "--cache", "/proc/cache"], "cannot write /proc/cache"),

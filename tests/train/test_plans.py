@@ -1,0 +1,60 @@
+"""Every shipped config fits the topology it names. The figures are golden; that they are of this very program is told
+without compiling it again, and the slow tests compile it again (pytest -m slow tests/train/test_plans.py)."""
+
+import importlib.metadata
+import importlib.util
+
+import pytest
+
+from codelm.config import resolve
+from codelm.config_io import load
+from tests.conftest import ROOT
+from tests.golden import make_plans
+from tests.golden.make_configs import shipped
+from train.topologies import Gpus, parse
+
+CLUSTERS = make_plans.clusters()
+HERE = importlib.util.find_spec("libtpu") is not None
+needs_libtpu = pytest.mark.skipif(not HERE, reason="libtpu compiles for TPUs: the extra tpu")
+
+
+def test_every_config_names_its_cluster() -> None:
+    assert {path.stem for path in shipped()} - CLUSTERS.keys() == {"quickstart"}
+    assert {path.stem for path in make_plans.GOLDEN.glob("*.json")} == CLUSTERS.keys()
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+@needs_libtpu
+def test_a_shipped_config_fits(name: str) -> None:
+    path, topology, slices = CLUSTERS[name]
+    golden, (config, stage) = make_plans.golden(name), make_plans.staged(path)
+    cluster = parse(topology, slices)
+    assert golden["fits"]
+    assert golden["hbm_bytes_per_chip"] <= golden["hbm_limit"] == cluster.chip.memory
+    assert (golden["stage"], golden["topology"]) == (stage, cluster.name if slices == 1 else cluster.told)  # type: ignore
+    if isinstance(cluster, Gpus) or golden["made_with"]["jax"] != importlib.metadata.version("jax"):
+        return
+    assert golden["program"] == make_plans.program(config, cluster), "another program than planned: make plans"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLUSTERS)
+@needs_libtpu
+def test_compiled_again_it_is_as_planned(name: str) -> None:
+    golden, now = make_plans.golden(name), make_plans.made(*CLUSTERS[name])
+    assert now["fits"]
+    for figure in ("hbm_bytes_per_chip", "executed_flops_per_chip", "step_seconds", "predicted_mfu"):
+        assert now[figure] == pytest.approx(golden[figure], rel=0.02), figure
+    for kind, row in golden["collectives"].items():
+        assert now["collectives"][kind]["bytes"] == pytest.approx(row["bytes"], rel=0.02), kind
+
+
+def test_the_readme_shows_them() -> None:
+    assert make_plans.table() in (ROOT / "README.md").read_text(), "the table of plans is another: make plans shows it"
+
+
+def test_a_plan_is_of_the_config_as_it_is_shipped() -> None:
+    for name, (path, _, _) in CLUSTERS.items():
+        config, _ = make_plans.staged(path)
+        assert resolve(load(path)).name == make_plans.golden(name)["config"]
+        assert make_plans.golden(name)["accumulate"] == config.train.accumulate
