@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from codelm import __version__
+from codelm import __version__, libtpu
 from codelm.errors import UserError, nearest
 
 # verb → (module:function, what it does). A function takes (argv, prog) and prints its result.
@@ -77,6 +77,8 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _call(verb: str, argv: list[str]) -> None:
+    if not libtpu.tpu_is_here():
+        libtpu.leave_alone()
     module, function = VERBS[verb][0].split(":")
     getattr(importlib.import_module(module), function)(argv, f"codelm {verb}")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import jax
 import tyro
@@ -22,10 +22,9 @@ from codelm.hardware import peak_flops
 from codelm.midtraining import midtrained
 from codelm.publish import check_writable
 from data import inputs
-from experiments.run import told_of_memory
-from experiments.run_command import find_devices
-from train.profiling import Profile, Row, profile
-from train.trainer import mesh_of
+
+if TYPE_CHECKING:
+    from train.profiling import Profile, Row
 
 _NAMES = 2  # operations of a row that the table names
 
@@ -53,6 +52,11 @@ class ProfileOptions:
 
 def profile_steps(argv: list[str], prog: str) -> None:
     options = parse_with_config(ProfileOptions, argv, prog)
+    from experiments.run import told_of_memory
+    from experiments.run_command import find_devices
+    from train.profiling import profile
+    from train.trainer import mesh_of
+
     for name, value in (("steps", options.steps), ("top", options.top)):
         if value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")
@@ -78,7 +82,7 @@ def profile_steps(argv: list[str], prog: str) -> None:
         print(line)
 
 
-def content(config: Config, found: Profile, folder: Path) -> dict[str, Any]:
+def content(config: Config, found: "Profile", folder: Path) -> dict[str, Any]:
     """Everything there is to say, as it is printed in JSON."""
     devices, device = jax.device_count(), jax.devices()[0]
     tokens = config.data.batch_size * config.data.seq_len
@@ -110,7 +114,7 @@ def content(config: Config, found: Profile, folder: Path) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, total: float) -> dict[str, Any]:
+def _row(row: "Row", total: float) -> dict[str, Any]:
     figures = {"seconds": row.seconds, "share": row.seconds / total, "count": row.count}
     return asdict(row.operation) | figures | {"names": row.names}
 
@@ -137,7 +141,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         yield f"by {name}: {', '.join(parts)}"
 
 
-def table(told: dict[str, Any], rows: list[Row]) -> list[str]:
+def table(told: dict[str, Any], rows: "list[Row]") -> list[str]:
     """In columns; in full where there is no terminal."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("ms a step", "share", "count"):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +44,7 @@ def plan(argv: list[str], prog: str) -> None:
         raise UserError("which cluster? --topology v5p:4x4x8, or h100:64")
     config = resolve(options.config)
     stage = _stage(config, options.stage)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # the machine's own accelerators are left alone
-    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_platforms", "cpu")  # the machine's own accelerators are left alone
     from train.topologies import Gpus, parse
 
     cluster = parse(options.topology, options.slices)

@@ -1,7 +1,6 @@
 """Clusters that are only described: TPUs, for which programs compile here, and GPUs, for which they are reckoned."""
 
 import importlib.util
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from jax.experimental import topologies
 
+from codelm import libtpu
 from codelm.errors import UserError, nearest
 from codelm.hardware import CHIPS, Chip, chip_of
 
@@ -17,15 +17,6 @@ _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
 TPUS = {"v4": _DEEP, "v5e": _FLAT, "v5p": _DEEP, "v6e": _FLAT, "tpu7x": _DEEP}
 GPUS = {"a100": 8, "h100": 8, "h200": 8, "b200": 8}  # so many share a switch
-# Without these libtpu looks for the machine's own TPUs, asks a metadata server, and logs at length.
-_ALONE = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5e-4",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-}
 
 
 @dataclass(frozen=True)
@@ -71,8 +62,7 @@ def parse(name: str, slices: int = 1) -> Topology | Gpus:
 def _described(name: str, grid: tuple[int, ...], slices: int) -> Topology:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError('compiling for TPUs needs libtpu: make install EXTRAS="tpu" (or pip install libtpu)')
-    for variable, value in _ALONE.items():
-        os.environ.setdefault(variable, value)
+    libtpu.leave_alone()
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if name.startswith("v4:"):
         options |= {"chip_config_name": "megacore"}  # both cores of a chip as one device, as JAX has them
