@@ -33,10 +33,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from codelm.errors import UserError, nearest
-from codelm.sharding import platform
+from codelm.sharding import dealt, dealt_back, platform
 
 log = logging.getLogger("codelm.attention")
 
@@ -316,7 +316,7 @@ def splash(
         return run(query, of, me, shares)
     (early, late), (early_of, late_of) = dealt(query, context, shares), dealt(of, context, shares)
     halves = run(early, early_of, me, 2 * shares), run(late, late_of, 2 * shares - 1 - me, 2 * shares)
-    return gathered_in(*halves, context, shares)
+    return dealt_back(*halves, context, shares)
 
 
 def splash_share(
@@ -363,36 +363,6 @@ def own_share(info: Array, *, share: Int[Array, ""], shares: int) -> Array:
     axis = 1 if info.ndim == 3 else 0
     size = info.shape[axis] // shares
     return jax.lax.dynamic_slice_in_dim(info, share * size, size, axis)
-
-
-def dealt(x: Shaped[Array, "B S ..."], context: str, devices: int) -> tuple[Shaped[Array, "B s ..."], ...]:
-    """Of rows cut into two shares a device, 0 1, 2 3, …: on each device share i and share 2n - 1 - i."""
-    first, second = (
-        jax.lax.ppermute(half, context, [(i, _dealt_to(2 * i + which, devices)) for i in range(devices)])
-        for which, half in enumerate(jnp.split(x, 2, axis=1))
-    )
-    return _by_place(first, second, context)
-
-
-def gathered_in(
-    early: Shaped[Array, "B s ..."], late: Shaped[Array, "B s ..."], context: str, devices: int
-) -> Shaped[Array, "B S ..."]:
-    """The reverse of `dealt`."""
-    halves = [
-        jax.lax.ppermute(half, context, [(_dealt_to(2 * i + which, devices), i) for i in range(devices)])
-        for which, half in enumerate(_by_place(early, late, context))
-    ]
-    return jnp.concatenate(halves, axis=1)
-
-
-def _dealt_to(share: int, devices: int) -> int:
-    return share if share < devices else 2 * devices - 1 - share
-
-
-def _by_place(a: Array, b: Array, context: str) -> tuple[Array, Array]:
-    """Swapped on every other device: those with an odd number are dealt their early share second."""
-    even = jax.lax.axis_index(context) % 2 == 0
-    return jnp.where(even, a, b), jnp.where(even, b, a)
 
 
 def pallas(

@@ -24,20 +24,18 @@ class Chip:
     """To one neighbour, or of a GPU to all that share its switch; one way, bytes a second."""
     network: float
     """Out of its slice or its machine, one way, bytes a second."""
-    dimensions: int = 0
-    """Of the torus its neighbours form; 0 = a switch."""
     wraps: int = 0
-    """A dimension of the torus is closed where it is a multiple of this."""
+    """A dimension of the torus that its neighbours form is closed where it is a multiple of this; 0 = a switch."""
 
 
 # By what `device_kind` holds; v5e and v6e call themselves "lite". From Google's pages on each TPU and NVIDIA's data
 # sheets (SXM). Networks: v4's is not published, so it is taken to be v5p's; GPUs have one 400 Gbit/s card each.
 CHIPS = {
-    "TPU v4": Chip(275e12, 30.5 * GIB, 1228 * GB, 50 * GB, 6.25 * GB, 3, 4),
-    "TPU v5 lite": Chip(197e12, 15.75 * GIB, 819 * GB, 50 * GB, 3.125 * GB, 2, 16),
-    "TPU v5": Chip(459e12, 95.73 * GIB, 2765 * GB, 100 * GB, 6.25 * GB, 3, 4),
-    "TPU v6 lite": Chip(918e12, 31.24 * GIB, 1600 * GB, 100 * GB, 12.5 * GB, 2, 16),
-    "TPU7x": Chip(1153.5e12, 94.74 * GIB, 3690 * GB, 50 * GB, 6.25 * GB, 3, 4),
+    "TPU v4": Chip(275e12, 30.5 * GIB, 1228 * GB, 50 * GB, 6.25 * GB, 4),
+    "TPU v5 lite": Chip(197e12, 15.75 * GIB, 819 * GB, 50 * GB, 3.125 * GB, 16),
+    "TPU v5": Chip(459e12, 95.73 * GIB, 2765 * GB, 100 * GB, 6.25 * GB, 4),
+    "TPU v6 lite": Chip(918e12, 31.24 * GIB, 1600 * GB, 100 * GB, 12.5 * GB, 16),
+    "TPU7x": Chip(1153.5e12, 94.74 * GIB, 3690 * GB, 50 * GB, 6.25 * GB, 4),
     "A100": Chip(312e12, 80 * GB, 2039 * GB, 300 * GB, 25 * GB),
     "H100": Chip(989e12, 80 * GB, 3350 * GB, 450 * GB, 50 * GB),
     "H200": Chip(989e12, 141 * GB, 4800 * GB, 450 * GB, 50 * GB),

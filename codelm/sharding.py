@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 # What a dimension means → the mesh axes over which it is split.
 MESH_AXES: dict[str, tuple[str, ...]] = {
@@ -109,3 +109,36 @@ def sum_scattered(x: Array, axis: str, dimension: int) -> Array:
 
     halves = jax.lax.fori_loop(1, devices, pass_on, (part(me - 1, 0), part(me + 1, 1)))
     return jnp.concatenate(halves, axis=dimension)
+
+
+def dealt(x: Shaped[Array, "B S ..."], axis: str, devices: int) -> tuple[Shaped[Array, "B s ..."], ...]:
+    """In a shard_map, of rows cut into two shares a device, 0 1, 2 3, …: on each device share i and share 2n - 1 - i.
+
+    For an even number of devices.
+    """
+    first, second = (
+        jax.lax.ppermute(half, axis, [(i, _dealt_to(2 * i + which, devices)) for i in range(devices)])
+        for which, half in enumerate(jnp.split(x, 2, axis=1))
+    )
+    return _by_place(first, second, axis)
+
+
+def dealt_back(
+    early: Shaped[Array, "B s ..."], late: Shaped[Array, "B s ..."], axis: str, devices: int
+) -> Shaped[Array, "B S ..."]:
+    """The reverse of `dealt`."""
+    halves = [
+        jax.lax.ppermute(half, axis, [(_dealt_to(2 * i + which, devices), i) for i in range(devices)])
+        for which, half in enumerate(_by_place(early, late, axis))
+    ]
+    return jnp.concatenate(halves, axis=1)
+
+
+def _dealt_to(share: int, devices: int) -> int:
+    return share if share < devices else 2 * devices - 1 - share
+
+
+def _by_place(a: Array, b: Array, axis: str) -> tuple[Array, Array]:
+    """Swapped on every other device: those with an odd number are dealt their early share second."""
+    even = jax.lax.axis_index(axis) % 2 == 0
+    return jnp.where(even, a, b), jnp.where(even, b, a)

@@ -8,7 +8,7 @@ summed once a part. Those of tensor and expert axes are left out.
 from codelm.arithmetic import BYTES, count_parameters, training_flops_per_token
 from codelm.config import Config, ModelConfig, mesh_shape
 from codelm.errors import UserError
-from train.planning import Plan, finished
+from train.planning import Estimate, Plan, finished
 from train.topologies import Gpus
 
 _MOMENTS = {"adamw": 8, "muon": 8, "adafactor": 4}  # bytes of the optimizer's state a parameter, at most
@@ -41,13 +41,7 @@ def plan_gpus(config: Config, stage: str, gpus: Gpus) -> Plan:
     rate = chip.link if gpus.count <= gpus.per_machine else chip.network
     for row in sent.values():
         row["seconds"] = row["bytes"] / rate
-    return finished(
-        config,
-        stage,
-        gpus.name,
-        gpus.count,
-        shape,
-        chip,
+    estimate = Estimate(
         method="arithmetic",
         fits=peak <= chip.memory,
         peak=peak,
@@ -58,9 +52,10 @@ def plan_gpus(config: Config, stage: str, gpus: Gpus) -> Plan:
             "memory": moved / chip.bandwidth,
             "collectives": sum(row["seconds"] for row in sent.values()),
         },
-        kinds=sent,
-        axes={},
+        collectives=sent,
+        by_axis={},
     )
+    return finished(config, stage, gpus.name, shape, chip, estimate)
 
 
 def _kept(model: ModelConfig) -> int:

@@ -70,10 +70,26 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """Of one device, whoever made it; `Plan` says what each is."""
+
+    method: str
+    fits: bool
+    peak: float
+    """Bytes, all in all."""
+    memory: dict[str, float]
+    """… of parameters and optimizer."""
+    flops: float
+    seconds: dict[str, float]
+    """compute, memory, collectives."""
+    collectives: dict[str, dict[str, float]]
+    by_axis: dict[str, float]
+
+
+@dataclass(frozen=True)
 class _Part:
     """A jitted function of a step, and how often a step calls it."""
 
-    name: str
     times: int
     peak: float
     """Bytes, or what the compiler refused."""
@@ -91,7 +107,7 @@ def plan(config: Config, stage: str, topology: Topology, say: Callable[[str], No
         for name, times, arguments, beside in _calls(config, make_steps(config), mesh, state):
             started = time.monotonic()
             say(f"compiling the {name} step for {topology.told}")
-            parts.append(_compiled(name, times, arguments, beside, mesh, topology, config))
+            parts.append(_compiled(times, arguments, beside, mesh, topology, config))
             say(f"compiled in {time.monotonic() - started:.0f} s")
             if not parts[-1].fits:
                 break
@@ -147,7 +163,6 @@ def bytes_on_device(tree: Any) -> float:
 
 
 def _compiled(
-    name: str,
     times: int,
     call: tuple[Any, tuple[Any, ...]],
     beside: float,
@@ -165,70 +180,47 @@ def _compiled(
         if needed is None:
             raise
         peak = float(needed.group(1)) * (GIB if needed.group(2) == "G" else 2**20)
-        return _Part(name, times, peak + beside, False, flops, 0.0, [])
+        return _Part(times, peak + beside, False, flops, 0.0, [])
     program = Program(compiled.as_text())
     peak = compiled.memory_analysis().peak_memory_in_bytes + beside
     found = collectives(program, mesh, topology)
-    return _Part(name, times, peak, peak <= topology.chip.memory, flops, program.hbm_traffic(), found)
+    return _Part(times, peak, peak <= topology.chip.memory, flops, program.hbm_traffic(), found)
 
 
 def _made(
     config: Config, stage: str, topology: Topology, shape: dict[str, int], parts: list[_Part], memory: dict[str, float]
 ) -> Plan:
-    chip, devices = topology.chip, len(topology.devices)
-    fits, peak = all(part.fits for part in parts), max(part.peak for part in parts)
+    chip = topology.chip
     sent = [
-        dataclasses.replace(c, times=c.times * p.times, seconds=c.seconds * p.times)
-        for p in parts
-        for c in p.collectives
+        dataclasses.replace(each, times=each.times * part.times, seconds=each.seconds * part.times)
+        for part in parts
+        for each in part.collectives
     ]
     flops = sum(part.flops * part.times for part in parts)
-    seconds = {
-        "compute": flops / chip.flops,
-        "memory": sum(part.traffic * part.times for part in parts) / chip.bandwidth,
-        "collectives": sum(each.seconds for each in sent),
-    }
-    return finished(
-        config,
-        stage,
-        topology.told,
-        devices,
-        shape,
-        chip,
+    estimate = Estimate(
         method="compiled",
-        fits=fits,
-        peak=peak,
+        fits=all(part.fits for part in parts),
+        peak=max(part.peak for part in parts),
         memory=memory,
         flops=flops,
-        seconds=seconds,
-        kinds=by_kind(sent),
-        axes=by_axes(sent),
+        seconds={
+            "compute": flops / chip.flops,
+            "memory": sum(part.traffic * part.times for part in parts) / chip.bandwidth,
+            "collectives": sum(each.seconds for each in sent),
+        },
+        collectives=by_kind(sent),
+        by_axis=by_axes(sent),
     )
+    return finished(config, stage, topology.told, shape, chip, estimate)
 
 
-def finished(
-    config: Config,
-    stage: str,
-    topology: str,
-    devices: int,
-    shape: dict[str, int],
-    chip: Chip,
-    *,
-    method: str,
-    fits: bool,
-    peak: float,
-    memory: dict[str, float],
-    flops: float,
-    seconds: dict[str, float],
-    kinds: dict[str, dict[str, float]],
-    axes: dict[str, float],
-) -> Plan:
-    """What follows from the rest."""
-    data, parts = config.data, config.train.accumulate
+def finished(config: Config, stage: str, topology: str, shape: dict[str, int], chip: Chip, found: Estimate) -> Plan:
+    """The plan that an estimate comes to."""
+    data, parts, devices = config.data, config.train.accumulate, math.prod(shape.values())
     tokens = data.batch_size * data.seq_len
     model_flops = float(tokens * training_flops_per_token(config.model, data.seq_len))
-    bound = max(seconds, key=lambda name: seconds[name])
-    step = seconds[bound]
+    bound = max(found.seconds, key=lambda name: found.seconds[name])
+    step = found.seconds[bound]
     return Plan(
         config=config.name,
         stage=stage,
@@ -238,18 +230,18 @@ def finished(
         rows_per_device=data.batch_size / parts / (shape["data"] * shape["fsdp"] * shape["expert"] * shape["context"]),
         accumulate=parts,
         remat=config.model.remat,
-        method=method,
-        fits=fits,
-        hbm_bytes_per_chip=peak,
+        method=found.method,
+        fits=found.fits,
+        hbm_bytes_per_chip=found.peak,
         hbm_limit=chip.memory,
-        hbm_split={**memory, "activations": max(peak - sum(memory.values()), 0.0)},
+        hbm_split={**found.memory, "activations": max(found.peak - sum(found.memory.values()), 0.0)},
         flops_per_step=model_flops,
-        executed_flops_per_chip=flops,
-        roofline_seconds=seconds,
+        executed_flops_per_chip=found.flops,
+        roofline_seconds=found.seconds,
         step_seconds=step,
         bound_by=bound,
         predicted_mfu=model_flops / (devices * chip.flops * step),
         tokens_per_second=tokens / step,
-        collectives=kinds,
-        collective_bytes_by_axis=axes,
+        collectives=found.collectives,
+        collective_bytes_by_axis=found.by_axis,
     )

@@ -8,11 +8,14 @@ results on one chip, times how often the loops around them turn. One JSON line.
 """
 
 import json
-import os
 from dataclasses import dataclass
+
+import jax
 
 from codelm.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, resolve
 from codelm.presets import PRESETS
+from train.planning import plan
+from train.topologies import Topology, parse
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,6 @@ def config_of(case: Case) -> Config:
 
 
 def measured(case: Case) -> dict[str, float]:
-    from train.planning import plan
-    from train.topologies import Topology, parse
-
     cluster = parse(case.topology)
     assert isinstance(cluster, Topology)
     found = plan(config_of(case), "pretrain", cluster)
@@ -64,7 +64,7 @@ def measured(case: Case) -> dict[str, float]:
 
 
 def main() -> None:
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
     print(json.dumps({"cases": {name: measured(case) for name, case in CASES.items()}, "aims": AIMS}))
 
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from codelm import sharding
 from codelm.config import ModelConfig, dial
 from codelm.model import create
-from codelm.sharding import sum_scattered, without
+from codelm.sharding import dealt, dealt_back, sum_scattered, without
 
 AXES = ("data", "fsdp", "expert", "tensor", "context")
 
@@ -71,3 +71,19 @@ def test_the_embedding_table_is_never_whole_on_a_device() -> None:
     # The table's gradient is summed over data, each device having a fourth of its width.
     assert sorted(size for size in sizes if size > rows) == [table // 4]
     assert any(kind.startswith("all-to-all") for kind in found)
+
+
+def test_shares_are_dealt_from_the_front_and_from_the_end() -> None:
+    mesh = jax.make_mesh((4,), ("context",), devices=jax.devices()[:4])
+    rows = jnp.arange(16)[None]  # two shares of two on each device
+
+    def halves(x: jax.Array) -> tuple[jax.Array, ...]:
+        early, late = dealt(x, "context", 4)
+        return early, late, dealt_back(early, late, "context", 4)
+
+    split = P(None, "context")
+    run = jax.shard_map(halves, mesh=mesh, in_specs=split, out_specs=(split, split, split))
+    early, late, back = jax.jit(run)(jax.device_put(rows, NamedSharding(mesh, split)))
+    assert early[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]  # shares 0, 1, 2, 3
+    assert late[0].tolist() == [14, 15, 12, 13, 10, 11, 8, 9]  # and 7, 6, 5, 4
+    assert back.tolist() == rows.tolist()

@@ -6,10 +6,26 @@ import pytest
 
 from codelm import cli, config_io
 from codelm.config import Config, CorpusConfig, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
+from codelm.data_config import SourceConfig
 from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig
+from tests.data import batches as made_batches
+from tests.data.batches import VOCAB
 from tests.data.made_corpus import repositories
 
 MODEL = ModelConfig(depth=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp_width=96, compute_dtype="float32")
+
+
+def over_a_corpus(folder: Path) -> Config:
+    """A tiny experiment over a corpus that is there, for runs in processes of their own."""
+    folder.mkdir()
+    batches = made_batches.make(folder, held_out=0.4)
+    return Config(
+        name="run",
+        model=ModelConfig(depth=1, width=32, heads=2, kv_heads=2, head_dim=16, mlp_width=64, compute_dtype="float32"),
+        tokenizer=TokenizerConfig(path=str(batches.tokenizer_path), vocab_size=VOCAB),
+        data=DataConfig(seq_len=64, batch_size=8, sources=(SourceConfig(corpus=str(batches.corpus)),)),
+        track=TrackConfig(every=1),
+    )
 
 
 @pytest.fixture(scope="package")

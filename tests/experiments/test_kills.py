@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from codelm import config_io
-from codelm.config import Config, DataConfig, ModelConfig, TokenizerConfig, TrainConfig
-from codelm.data_config import SourceConfig
-from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig
-from tests.data import batches as made_batches
-from tests.data.batches import VOCAB
+from codelm.config import TrainConfig
+from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig
+from tests.experiments.conftest import over_a_corpus
 
 ROOT = Path(__file__).parents[2]
 STEPS, MORE = 40, 6
@@ -31,18 +30,12 @@ STEPS, MORE = 40, 6
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config over a corpus that is there, and a folder for runs."""
     folder = tmp_path_factory.mktemp("kills")
-    (folder / "made").mkdir()
-    batches = made_batches.make(folder / "made", held_out=0.4)
-    config = Config(
-        name="run",
-        model=ModelConfig(depth=1, width=32, heads=2, kv_heads=2, head_dim=16, mlp_width=64, compute_dtype="float32"),
-        tokenizer=TokenizerConfig(path=str(batches.tokenizer_path), vocab_size=VOCAB),
-        data=DataConfig(seq_len=64, batch_size=8, sources=(SourceConfig(corpus=str(batches.corpus)),)),
+    config = replace(
+        over_a_corpus(folder / "made"),
         train=TrainConfig(steps=STEPS, warmup_steps=2, learning_rate=3e-3),
         midtrain=MidtrainConfig(steps=MORE, seq_len=128, batch_size=4),
         evaluation=EvaluationConfig(every=15, batches=1, infill_examples=0),
         checkpoint=CheckpointConfig(every=7),
-        track=TrackConfig(every=1),
     )
     (folder / "config.json").write_text(config_io.to_json(config))
     return folder

@@ -9,19 +9,19 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from codelm import config_io
-from codelm.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
-from codelm.data_config import FimConfig, SourceConfig
+from codelm.config import Config, MeshConfig, TrainConfig
+from codelm.data_config import FimConfig
 from codelm.errors import UserError
-from codelm.train_config import CheckpointConfig, EvaluationConfig, TrackConfig
+from codelm.train_config import CheckpointConfig, EvaluationConfig
 from experiments.distributed import ProcessOptions
-from tests.data import batches as made_batches
-from tests.data.batches import VOCAB
+from tests.experiments.conftest import over_a_corpus
 
 ROOT = Path(__file__).parents[2]
 STEPS = 24
@@ -35,20 +35,14 @@ Started = list[subprocess.Popen[bytes]]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config over a corpus that is there, and a folder for runs."""
     folder = tmp_path_factory.mktemp("processes")
-    (folder / "made").mkdir()
-    batches = made_batches.make(folder / "made", held_out=0.4)
-    config = Config(
-        name="run",
-        model=ModelConfig(depth=1, width=32, heads=2, kv_heads=2, head_dim=16, mlp_width=64, compute_dtype="float32"),
-        tokenizer=TokenizerConfig(path=str(batches.tokenizer_path), vocab_size=VOCAB),
-        data=DataConfig(
-            seq_len=64, batch_size=8, sources=(SourceConfig(corpus=str(batches.corpus)),), fim=FimConfig(rate=0.5)
-        ),
+    base = over_a_corpus(folder / "made")
+    config = replace(
+        base,
+        data=replace(base.data, fim=FimConfig(rate=0.5)),
         mesh=MeshConfig(data=-1, fsdp=2),
         train=TrainConfig(steps=STEPS, warmup_steps=2, learning_rate=3e-3),
         evaluation=EvaluationConfig(every=12, batches=1, infill_examples=2, infill_tokens=8),
         checkpoint=CheckpointConfig(every=4),
-        track=TrackConfig(every=1),
     )
     write(folder / "config.json", config)
     return folder

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from codelm.config import Config, resolve
 from codelm.config_io import load
 from tests.golden.make_configs import shipped
@@ -81,6 +83,7 @@ def table() -> str:
 
 
 def main() -> None:
+    jax.config.update("jax_platforms", "cpu")  # what is compiled for is only described
     every = "--all" in sys.argv
     wanted = clusters()
     for name, (path, topology, slices) in wanted.items():

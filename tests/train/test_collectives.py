@@ -12,7 +12,7 @@ from train.collectives import by_axes, by_kind, collectives
 from train.hlo import Program
 from train.topologies import Topology
 
-CHIP = Chip(flops=1e12, memory=1e9, bandwidth=1e9, link=10 * GB, network=1 * GB, dimensions=2, wraps=4)
+CHIP = Chip(flops=1e12, memory=1e9, bandwidth=1e9, link=10 * GB, network=1 * GB, wraps=4)
 
 
 @dataclass(frozen=True)

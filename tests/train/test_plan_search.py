@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from codelm.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig, resolve
+from codelm.config import Config, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig, mesh_shape, resolve
 from codelm.hardware import CHIPS
 from train import plan_search
 from train.plan_search import fitting, search
-from train.planning import Plan, finished
+from train.planning import Estimate, Plan, finished
 from train.topologies import Topology
 
 KEEPS = {"none": 64e9, "matmuls": 24e9, "full": 6e9}  # bytes of activations on four chips, in one part
@@ -36,15 +36,13 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     def plan(config: Config, stage: str, topology: Topology) -> Plan:
         remat, parts = config.model.remat, config.train.accumulate
         asked.append((remat, parts))
-        mesh, size = dataclasses.asdict(config.mesh), 2e9
+        size = 2e9
         peak = size + KEEPS[remat] / parts
-        tensor = abs(mesh["tensor"])
-        return finished(
-            config, stage, topology.name, 4, mesh, topology.chip, method="compiled",
-            fits=peak <= topology.chip.memory, peak=peak, memory={"parameters": size / 2, "optimizer": size / 2},
-            flops=1.0, seconds={"compute": TAKES[remat] + 0.01 * parts + tensor, "memory": 0.1, "collectives": 0.1},
-            kinds={}, axes={},
-        )  # fmt: skip
+        tensor = config.mesh.tensor
+        seconds = {"compute": TAKES[remat] + 0.01 * parts + tensor, "memory": 0.1, "collectives": 0.1}
+        fits, memory = peak <= topology.chip.memory, {"parameters": size / 2, "optimizer": size / 2}
+        estimate = Estimate("compiled", fits, peak, memory, 1.0, seconds, {}, {})
+        return finished(config, stage, topology.name, mesh_shape(config, 4), topology.chip, estimate)
 
     monkeypatch.setattr(plan_search, "plan", plan)
     return asked

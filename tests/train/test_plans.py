@@ -6,8 +6,6 @@ import importlib.util
 
 import pytest
 
-from codelm.config import resolve
-from codelm.config_io import load
 from tests.conftest import ROOT
 from tests.golden import make_plans
 from tests.golden.make_configs import shipped
@@ -30,10 +28,15 @@ def test_a_shipped_config_fits(name: str) -> None:
     golden, (config, stage) = make_plans.golden(name), make_plans.staged(path)
     cluster = parse(topology, slices)
     assert golden["fits"]
+    assert golden["config"] == config.name
     assert golden["hbm_bytes_per_chip"] <= golden["hbm_limit"] == cluster.chip.memory
-    assert (golden["stage"], golden["topology"]) == (stage, cluster.name if slices == 1 else cluster.told)  # type: ignore
-    if isinstance(cluster, Gpus) or golden["made_with"]["jax"] != importlib.metadata.version("jax"):
+    assert golden["stage"] == stage
+    if isinstance(cluster, Gpus):  # reckoned in no time
+        assert golden | {"made_with": {}} == make_plans.made(path, topology, slices) | {"made_with": {}}
         return
+    assert golden["topology"] == cluster.told
+    if golden["made_with"]["jax"] != importlib.metadata.version("jax"):
+        pytest.skip(f"planned with jax {golden['made_with']['jax']}, whose programs are others")
     assert golden["program"] == make_plans.program(config, cluster), "another program than planned: make plans"
 
 
@@ -51,10 +54,3 @@ def test_compiled_again_it_is_as_planned(name: str) -> None:
 
 def test_the_readme_shows_them() -> None:
     assert make_plans.table() in (ROOT / "README.md").read_text(), "the table of plans is another: make plans shows it"
-
-
-def test_a_plan_is_of_the_config_as_it_is_shipped() -> None:
-    for name, (path, _, _) in CLUSTERS.items():
-        config, _ = make_plans.staged(path)
-        assert resolve(load(path)).name == make_plans.golden(name)["config"]
-        assert make_plans.golden(name)["accumulate"] == config.train.accumulate
