@@ -2,9 +2,11 @@
 .DEFAULT_GOAL := help
 .PHONY: demo test check install parity golden plans help
 
-demo:     ## run configs/quickstart.py from corpus to report and show what it writes
+demo:     ## run configs/quickstart.py from corpus to report, and complete code at a cursor
 	@bash .ci/install data
 	@GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv/bin/codelm run configs/quickstart.py
+	@echo; echo "codelm complete runs/quickstart --file codelm/errors.py --cursor 12:12"
+	@.venv/bin/codelm complete runs/quickstart --file codelm/errors.py --cursor 12:12 --max_new_tokens 24 --stats
 
 test:     ## run the tests
 	@bash .ci/install dev

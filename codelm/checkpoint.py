@@ -1,4 +1,4 @@
-"""A model on disk: codelm.json (version, family, config), parameters (Orbax), and its tokenizer.
+"""A model on disk: codelm.json (version, family, config, in how many bits), parameters (Orbax), and its tokenizer.
 
     FOLDER/codelm.json  FOLDER/parameters/  FOLDER/tokenizer.model | tokenizer.json
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,28 +32,59 @@ from codelm.config import ModelConfig, checked
 from codelm.config_io import from_dict
 from codelm.errors import UserError
 from codelm.parameters import all_parameters
+from codelm.quantised import Quantisation, Quantised, Stored, layout
 from codelm.sharding import has_mesh, spec
 
 VERSION = 1
+QUANTISED_VERSION = 2
 TRAINING_VERSION = 1
 STAGES = ("pretrain", "midtrain")  # of a run's training, in order
 DESCRIPTION = "codelm.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+SCALES = ".scales"  # of a quantised array, after its name
+
+
+@dataclass(frozen=True)
+class Description:
+    """What codelm.json says."""
+
+    config: ModelConfig
+    family: str
+    prompt_format: str = ""
+    quantisation: Quantisation | None = None
+    sums: Mapping[str, int] = field(default_factory=dict)
+    """Over the bits of each array, where it is quantised."""
+
+    def content(self) -> dict[str, Any]:
+        version = QUANTISED_VERSION if self.quantisation else VERSION
+        content = {"codelm_checkpoint": version, "family": self.family, "model": dataclasses.asdict(self.config)}
+        if self.prompt_format:
+            content["prompt_format"] = self.prompt_format
+        if self.quantisation:
+            content |= {"quantisation": dataclasses.asdict(self.quantisation), "sums": self.sums}
+        return content
 
 
 def save(
-    folder: Path, config: ModelConfig, family: str, values: Mapping[str, Array], tokenizer: Path | None = None
+    folder: Path,
+    config: ModelConfig,
+    family: str,
+    values: Mapping[str, Stored],
+    tokenizer: Path | None = None,
+    prompt_format: str = "",
+    quantisation: Quantisation | None = None,
 ) -> None:
     """Write a new checkpoint; `tokenizer` is a file to keep with it."""
     check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        arrays: Any = dict(values)
+        arrays: Any = _apart(values)
         ocp.save(str(part.absolute() / "parameters"), arrays)
         if tokenizer is not None:
             shutil.copyfile(tokenizer, part / f"tokenizer{tokenizer.suffix}")
-        content = {"codelm_checkpoint": VERSION, "family": family, "model": dataclasses.asdict(config)}
+        written = sums(arrays) if quantisation else {}
+        content = Description(config, family, prompt_format, quantisation, written).content()
         (part / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n")
         part.chmod(0o755)
         part.replace(folder)
@@ -68,8 +100,7 @@ def check_new(folder: Path) -> None:
         raise UserError(f"{folder} is already there; name a new folder or remove it")
 
 
-def read_description(folder: epath.Path) -> tuple[ModelConfig, str]:
-    """The model of a checkpoint and its family."""
+def read_description(folder: epath.Path) -> Description:
     path = folder / DESCRIPTION
     try:
         content: Any = json.loads(path.read_text())
@@ -78,18 +109,60 @@ def read_description(folder: epath.Path) -> tuple[ModelConfig, str]:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     version = content.get("codelm_checkpoint") if isinstance(content, dict) else None
-    if version != VERSION:
-        raise UserError(f"{path} has version {version!r}; this codelm reads version {VERSION}")
+    if version not in (VERSION, QUANTISED_VERSION):
+        raise UserError(f"{path} has version {version!r}; this codelm reads versions {VERSION} and {QUANTISED_VERSION}")
     config = checked(from_dict(ModelConfig, content.get("model"), "model"), "model", ModelConfig)
-    return config, str(content.get("family"))
+    found = Description(config, str(content.get("family")), str(content.get("prompt_format", "")))
+    if version == VERSION:
+        return found
+    try:
+        quantisation = from_dict(Quantisation, content.get("quantisation"), "quantisation")
+        quantisation.check()
+        layout(config, quantisation)
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(content.get("sums"), dict):
+        raise UserError(f"{path} is damaged: it has no sums over the bits of arrays")
+    return dataclasses.replace(found, quantisation=quantisation, sums=content["sums"])
+
+
+def read_quantised(folder: epath.Path, description: Description) -> dict[str, Stored]:
+    """As `read_parameters`, of a checkpoint whose description has a quantisation."""
+    assert description.quantisation
+    found = layout(description.config, description.quantisation)
+    dimensions = {name: parameter.dimensions for name, parameter in all_parameters(description.config).items()}
+    wanted = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(dimensions[name.removesuffix(SCALES)], x.shape))
+        for name, x in _apart(found).items()
+    }
+    arrays = _load(folder, wanted)
+    if (name := wrong_sum(arrays, description.sums)) is not None:
+        raise UserError(f"{folder / 'parameters'} is damaged: the bits of {name} do not add up")
+    return {
+        name: Quantised(arrays[name], arrays[name + SCALES]) if isinstance(x, Quantised) else arrays[name]
+        for name, x in found.items()
+    }
+
+
+def _apart(values: Mapping[str, Stored]) -> dict[str, Array]:
+    """As plain arrays by name."""
+    found: dict[str, Array] = {}
+    for name, value in values.items():
+        parts = {"": value.values, SCALES: value.scales} if isinstance(value, Quantised) else {"": value}
+        found |= {name + part: x for part, x in parts.items()}
+    return found
 
 
 def read_parameters(folder: epath.Path, config: ModelConfig) -> dict[str, Array]:
     """The arrays, each straight into its place on the mesh that is set."""
-    wanted: Any = {
+    wanted = {
         name: jax.ShapeDtypeStruct(parameter.shape, config.param_dtype, sharding=_sharding(parameter.dimensions))
         for name, parameter in all_parameters(config).items()
     }
+    return _load(folder, wanted)
+
+
+def _load(folder: epath.Path, wanted: Any) -> dict[str, Array]:
     path = folder / "parameters"
     try:
         with quiet():
@@ -115,6 +188,7 @@ def _sums(arrays: dict[str, Array]) -> dict[str, UInt32[Array, ""]]:
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
     def total(x: Array) -> UInt32[Array, ""]:
+        x = x.astype(jnp.int8) if x.dtype == jnp.int4 else x
         bits = jax.lax.bitcast_convert_type(x, unsigned[x.dtype.itemsize])
         return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
 
@@ -195,7 +269,7 @@ def newest(stages: epath.Path) -> epath.Path | None:
     return None
 
 
-def _sharding(dimensions: tuple[str, ...]) -> jax.sharding.Sharding:
+def _sharding(dimensions: tuple[str, ...], shape: tuple[int, ...] | None = None) -> jax.sharding.Sharding:
     if has_mesh():
-        return jax.NamedSharding(jax.sharding.get_mesh(), spec(*dimensions))
+        return jax.NamedSharding(jax.sharding.get_mesh(), spec(*dimensions, shape=shape))
     return SingleDeviceSharding(jax.devices()[0])

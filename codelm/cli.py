@@ -10,16 +10,30 @@ from codelm.errors import UserError, nearest
 
 # verb → (module:function, what it does). A function takes (argv, prog) and prints its result.
 VERBS: dict[str, tuple[str, str]] = {
+    "bench decode": (
+        "experiments.bench.decode:decode",
+        "tokens/s of prefill and decoding on a CPU, next to transformers and llama.cpp",
+    ),
+    "bench serving": (
+        "experiments.bench.serving:serving",
+        "throughput, stages, and completions beside a batch",
+    ),
     "compare": ("experiments.compare:compare", "a table of runs with the fields that differ, and their curves"),
+    "complete": ("infer.commands:complete", "write what belongs at the cursor of a file"),
     "config show": ("codelm.config_command:show", "print a config resolved: every field, parameters, FLOPs, KV bytes"),
     "data build": ("data.command:build", "make a clean, deduplicated corpus out of code"),
     "data report": ("data.command:report", "check a corpus and show what is in it and what was dropped, as a page"),
     "data show": ("data.show_command:show", "print a row of the training data as the model sees it"),
     "data stats": ("data.stats_command:stats", "padding, lengths, holes and dependencies of the training data"),
+    "generate": ("infer.commands:generate", "write what follows a text"),
     "plan": ("train.plan_command:plan", "whether an experiment fits a TPU topology or GPUs, and how fast it can be"),
     "profile": (
         "experiments.profile_command:profile_steps",
         "where the time of a step goes: a table, and a trace",
+    ),
+    "quantize": (
+        "experiments.quantize_command:quantize",
+        "a model in 8 or 4 bits for serving, if it stays as good",
     ),
     "replay": ("experiments.replay_command:replay", "a step of a run once more: its loss, its rows, which is to blame"),
     "run": ("experiments.run_command:run", "run an experiment: corpus, tokenizer, training, evaluation, report"),

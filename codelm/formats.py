@@ -112,8 +112,8 @@ def family(name: str) -> Family:
 def fim(
     family: Family,
     tokenizer: TextEncoder,
-    prefix: str,
-    suffix: str,
+    prefix: Text,
+    suffix: Text,
     middle: str | None = None,
     *,
     mode: Mode | None = None,
@@ -123,7 +123,8 @@ def fim(
     """A file with a hole between prefix and suffix; `mode` None is the family's default.
 
     Without `middle` it is a prompt, which ends right where the middle begins; with it, a whole training document.
-    The document is the prompt, then the middle, then the end token: prefix and middle are encoded apart.
+    The document is the prompt, then the middle, then the end token: prefix and middle are encoded apart. A prefix
+    given as ids brings the space that some families put before it.
     """
     parts = _fim_parts(family, mode)
     hole = parts.index(Slot.MIDDLE)

@@ -287,6 +287,7 @@ def _comparable(config: ModelConfig) -> ModelConfig:
         param_dtype="float32",
         compute_dtype="float32",
         remat="none",
+        unroll=1,
         attention="auto",
     )
 

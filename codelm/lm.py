@@ -2,17 +2,17 @@
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from codelm import cache as kv
 from codelm import checkpoint, config_io, huggingface_config, huggingface_weights, tokenizer
@@ -21,9 +21,10 @@ from codelm.config import ModelConfig, checked
 from codelm.config_io import from_dict
 from codelm.errors import UserError
 from codelm.model import PAD, Transformer
-from codelm.sharding import has_mesh, place
+from codelm.sharding import everywhere, place
 from codelm.tokenizer import Tokenizer
 
+Prompt = str | Sequence[int] | Int[np.ndarray, " T"]
 # What ends a text in the families there are; generating text stops at those its tokenizer has.
 TEXT_ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<|im_end|>", "<EOT>")
 
@@ -37,6 +38,8 @@ class LM:
     family: str
     """The Hugging Face model_type, or codelm."""
     tokenizer_file: Path | None = None
+    prompt_format: str = ""
+    """The prompt format that it was trained in; empty = not said, see `infer.prompts.family_of`."""
 
     def logits(self, ids: Int[np.ndarray | Array, "B T"] | Sequence[Sequence[int]]) -> Float[np.ndarray, "B T V"]:
         """Scores of every next token, in float32."""
@@ -44,51 +47,45 @@ class LM:
 
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt | Sequence[Prompt],
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         seed: int = 0,
-        stop: Collection[int] = (),
-    ) -> str | list[int]:
-        """What follows the prompt: text for text, ids for ids. Temperature 0 takes the likeliest token.
+        stop: Collection[int | str] = (),
+        **sampling: Any,
+    ) -> Any:
+        """What follows the prompt: text for text, ids for ids, a list for a list. Temperature 0 takes the likeliest.
 
-        Stops before a token of `stop`; for text also before one that ends a text.
+        Stops before a token or a string of `stop`; for text also before a token that ends one. Further settings are
+        those of `infer.sampling.Sampling`: top_k, top_p, min_p, penalties, logit_bias.
 
         >>> lm.generate("def fibonacci(n):", max_new_tokens=32)
         """
-        if max_new_tokens < 1:
-            raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-        if temperature < 0:
-            raise UserError(f"temperature must be at least 0, not {temperature}")
-        if not isinstance(prompt, str):
-            return self._generate(list(prompt), max_new_tokens, temperature, seed, stop)
-        if self.tokenizer is None:
-            raise UserError("this model was loaded without a tokenizer: give ids, or put one beside its weights")
-        ends = {self.tokenizer.special[name] for name in TEXT_ENDS if name in self.tokenizer.special}
-        ids = self.tokenizer.encode_document(prompt)
-        return self.tokenizer.decode(self._generate(ids, max_new_tokens, temperature, seed, {*stop, *ends}))
+        several = not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], int | np.integer)
+        written = importlib.import_module("infer.completing").generate(
+            self,
+            prompt if several else [prompt],
+            max_new_tokens,
+            {"temperature": temperature, **sampling},
+            seed,
+            stop,
+        )
+        return written if several else written[0]
 
-    def _generate(
-        self, ids: list[int], max_new_tokens: int, temperature: float, seed: int, stop: Collection[int]
-    ) -> list[int]:
-        """One token at a time; room comes in powers of two, so that few shapes are ever compiled."""
-        prompt = self._checked([ids])
-        start, last = prompt.shape[1], prompt.shape[1] + max_new_tokens
-        tokens = np.zeros((1, 1 << (last - 1).bit_length()), np.int32)
-        tokens[:, :start] = prompt
-        # Dynamic scaling turns every key anew as the text grows, so there is nothing to cache.
-        cached = self.config.rope.scaling != "dynamic"
-        cache = kv.empty(self.config, 1, tokens.shape[1]) if cached else None
-        for end in range(start, last):
-            if cache is None or end == start:
-                scores, cache = _prefill(self.model, tokens, end, cache)
-            else:
-                scores, cache = _step(self.model, tokens[:, end - 1 : end], cache)
-            token = int(_choose(scores, temperature, jax.random.fold_in(jax.random.key(seed), end)))
-            if token in stop:
-                return tokens[0, start:end].tolist()
-            tokens[0, end] = token
-        return tokens[0, start:last].tolist()
+    def infill(
+        self, prefix: str | Sequence[str], suffix: str | Sequence[str], max_new_tokens: int = 64, **options: Any
+    ) -> Any:
+        """What belongs between prefix and suffix: a Completion, for lists a list, with n > 1 a list of each.
+
+        The options are those of `infer.completing.infill`: mode, n, sampling, seed, stop, path, heal, family.
+
+        >>> lm.infill("def add(a, b):\\n    return ", "\\n", max_new_tokens=16, mode="psm").text
+        """
+        one = isinstance(prefix, str)
+        holes = [(prefix, suffix)] if one else list(zip(prefix, suffix, strict=True))
+        filled = importlib.import_module("infer.completing").infill(self, holes, max_new_tokens, **options)
+        found = [completions[0] if options.get("n", 1) == 1 else completions for completions in filled]
+        return found[0] if one else found
 
     def complete(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Collection[int] = ()
@@ -99,12 +96,21 @@ class LM:
         """
         rows = [self._checked([ids])[0] for ids in prompts]
         if self.config.rope.scaling == "dynamic":  # keys turn anew as each text grows: nothing to share
-            return [self._generate(row.tolist(), max_new_tokens, 0.0, 0, stop) for row in rows]
+            return [_until(self._uncached(row.tolist(), max_new_tokens), stop) for row in rows]
         tokens = np.zeros((len(rows), 1 << (max(map(len, rows)) - 1).bit_length()), np.int32)
         for row, ids in zip(tokens, rows, strict=True):
             row[: len(ids)] = ids
         written = np.asarray(_greedy(self.model, tokens, np.array([len(ids) for ids in rows]), max_new_tokens))
         return [_until(row.tolist(), stop) for row in written]
+
+    def _uncached(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        """The whole text read anew for every token; room comes in powers of two, so that few shapes are compiled."""
+        start, last = len(ids), len(ids) + max_new_tokens
+        tokens = np.zeros((1, 1 << (last - 1).bit_length()), np.int32)
+        tokens[0, :start] = ids
+        for end in range(start, last):
+            tokens[0, end] = _next(self.model, tokens, end)
+        return tokens[0, start:last].tolist()
 
     def _checked(self, ids: Int[np.ndarray | Array, "B T"] | Sequence[Sequence[int]]) -> Int[np.ndarray, "B T"]:
         """Ids as an array, refused when empty, ragged or outside the vocabulary (which jax would clip in silence)."""
@@ -129,12 +135,17 @@ def load(path: str | Path, compute_dtype: Literal["", "float32", "bfloat16"] = "
 
     With a mesh set (`jax.set_mesh`), arrays go straight to their places on it.
     """
-    folder = _newest(checkpoint.located(path))
+    folder, prompt_format = _newest(checkpoint.located(path)), ""
     if (folder / checkpoint.DESCRIPTION).exists():
-        config, family = checkpoint.read_description(folder)
-        values = checkpoint.read_parameters(folder, config)
+        description = checkpoint.read_description(folder)
+        config, family, prompt_format = description.config, description.family, description.prompt_format
+        if description.quantisation:
+            values = checkpoint.read_quantised(folder, description)
+        else:
+            values = checkpoint.read_parameters(folder, config)
     elif checkpoint.is_training(folder):
         config, family, values = _of_training(folder)
+        prompt_format = checkpoint.read_training_description(folder)["config"]["tokenizer"]["family"]
     elif (folder / "config.json").exists():
         config, family = huggingface_config.read_config(Path(folder))
         values = huggingface_weights.load_parameters(Path(folder), config, family)
@@ -146,7 +157,7 @@ def load(path: str | Path, compute_dtype: Literal["", "float32", "bfloat16"] = "
     beside = (folder, folder.parent.parent, checkpoint.located(path) / "checkpoints")
     file = next((at / name for at in beside for name in checkpoint.TOKENIZERS if (at / name).exists()), None)
     file = Path(file) if file else None
-    return LM(config, Transformer(config, values), tokenizer.load(file) if file else None, family, file)
+    return LM(config, Transformer(config, values), tokenizer.load(file) if file else None, family, file, prompt_format)
 
 
 def _newest(path: epath.Path) -> epath.Path:
@@ -175,32 +186,12 @@ _logits = jax.jit(lambda model, ids: model(ids))
 
 
 @jax.jit
-def _prefill(
-    model: Transformer, tokens: Int[np.ndarray | Array, "1 T"], end: Int[Array, ""] | int, cache: Cache | None
-) -> tuple[Float[Array, " V"], Cache | None]:
-    """Scores after the first `end` tokens, and the cache with those."""
+def _next(model: Transformer, tokens: Int[np.ndarray | Array, "1 T"], end: Int[Array, ""] | int) -> Int[Array, ""]:
+    """The likeliest token after the first `end`."""
     index = jnp.arange(tokens.shape[1])[None]
     positions, segments = jnp.where(index < end, index, 0), jnp.where(index < end, 0, PAD)
-    hidden, cache, _ = model.hidden(jnp.asarray(tokens), positions, segments, cache)
-    if cache is not None:  # what follows goes right behind the prompt
-        cache = cache._replace(slots=cache.slots._replace(length=jnp.asarray(end, jnp.int32)))
-    last = jax.lax.dynamic_slice_in_dim(hidden, end - 1, 1, axis=1)
-    return model.logits(last)[0, 0], cache
-
-
-@functools.partial(jax.jit, donate_argnums=2)
-def _step(
-    model: Transformer, token: Int[np.ndarray | Array, "1 1"], cache: Cache
-) -> tuple[Float[Array, " V"], Cache | None]:
-    """Scores after one more token."""
-    hidden, cache_with_token, _ = model.hidden(jnp.asarray(token), cache=cache)
-    return model.logits(hidden)[0, 0], cache_with_token
-
-
-@jax.jit
-def _choose(scores: Float[Array, " V"], temperature: Float[Array, ""] | float, key: PRNGKeyArray) -> Int[Array, ""]:
-    sampled = jax.random.categorical(key, scores / jnp.maximum(temperature, 1e-6))
-    return jnp.where(temperature > 0, sampled, jnp.argmax(scores))
+    hidden, _, _ = model.hidden(jnp.asarray(tokens), positions, segments)
+    return jnp.argmax(model.logits(jax.lax.dynamic_slice_in_dim(hidden, end - 1, 1, axis=1))[0, 0])
 
 
 @functools.partial(jax.jit, static_argnames="count")
@@ -226,9 +217,7 @@ def _greedy(
 
 
 def _likeliest(model: Transformer, hidden: Float[Array, "B 1 D"]) -> Int[Array, "B 1"]:
-    """On every device: it is little, and the host reads it."""
-    best = jnp.argmax(model.logits(hidden), axis=-1).astype(jnp.int32)
-    return jax.reshard(best, PartitionSpec()) if has_mesh() else best
+    return everywhere(jnp.argmax(model.logits(hidden), axis=-1).astype(jnp.int32))
 
 
 def _until(ids: list[int], stop: Collection[int]) -> list[int]:

@@ -1,5 +1,7 @@
 """The products of activations with stored parameters: sharded, and in eight bits where training asks for it.
 
+Parameters that are stored in fewer bits, for serving, are `codelm.quantised`'s; no gradient goes to those.
+
 On a mesh a parameter is gathered where it is used, in forward and again in backward, and its gradient is asked for
 where the parameter is stored: XLA then sums it over devices piece by piece beside the product, without ever having it
 whole. (Left to autodiff it would be summed whole on every device and then cut.)
@@ -10,26 +12,25 @@ multiply its result. Rounding and products are qwix's. Its own way in, which rep
 drops out_sharding and so fails on a mesh; here are the three products.
 """
 
+import math
 from functools import partial
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from codelm.errors import UserError
+from codelm import quantised
+from codelm.quantised import CALIBRATION, Quantised, Stored
 from codelm.sharding import gathered, has_mesh
 
 DTYPES = {"int8": "int8", "fp8": "float8_e4m3fn"}
-# What the largest value becomes the largest number by. For int8 qwix means 127.5, a tie that noise would decide.
-CALIBRATION = {"int8": f"absmax,{127.5 / 127}", "float8_e4m3fn": "absmax"}
 
 
 def product(
     subscripts: str,
     x: Float[Array, "B S ..."],
-    weight: Float[Array, "..."],
+    weight: Stored,
     dimensions: tuple[str, ...],
     matmuls: str = "",
     out_sharding: PartitionSpec | None = None,
@@ -39,8 +40,18 @@ def product(
     In the dtype of x, or the bits that `matmuls` (see TrainConfig) asks for. Axes: x's own, those summed over, the
     weight's. out_sharding where what is summed over is split, so that parts add up across devices.
     """
+    if isinstance(weight, Quantised):
+        if weight.is_multiplied:
+            return quantised.product(subscripts, x, weight).astype(x.dtype)
+        # Gathered as it is stored: fewer bytes than what is made of it.
+        weight = Quantised(gathered(weight.values, *dimensions), weight.scales).restored(x.dtype)
     if not matmuls and not has_mesh():
-        return jnp.einsum(subscripts, x, weight.astype(x.dtype))
+        left, right = subscripts.split("->")[0].split(",")
+        if not right.startswith(left[2:]):
+            return jnp.einsum(subscripts, x, weight.astype(x.dtype))
+        # As a product of matrices: of two axes summed over, einsum has XLA copy the weight, transposed, every time.
+        own, out = x.shape[:2], weight.shape[x.ndim - 2 :]
+        return (x.reshape(*own, -1) @ weight.astype(x.dtype).reshape(-1, math.prod(out))).reshape(*own, *out)
     return _product(subscripts, dimensions, DTYPES[matmuls] if matmuls else "", out_sharding, x, weight)
 
 
@@ -97,7 +108,7 @@ def _multiply(
     """The product, of both sides rounded if to a dtype, then summed exactly (int8) or in float32; in the dtype of x."""
     if not dtype:
         return jnp.einsum(subscripts, x, y, out_sharding=out_sharding)
-    qwix = _qwix()
+    qwix = quantised.qwix("train.matmuls")
     left, right = subscripts.split("->")[0].split(",")
     summed = [letter for letter in left if letter in right]
     sides = []
@@ -113,11 +124,3 @@ def _multiply(
 def _split_as(x: Float[Array, "..."]) -> PartitionSpec | None:
     """A gradient is split over the mesh as what it is of."""
     return jax.typeof(x).sharding.spec if has_mesh() else None
-
-
-def _qwix() -> ModuleType:
-    try:
-        import qwix
-    except ImportError as error:
-        raise UserError('train.matmuls needs qwix: make install EXTRAS="quant", or leave it empty') from error
-    return qwix

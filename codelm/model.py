@@ -4,9 +4,10 @@ One forward serves training and cached decoding. `codelm.parameters` lists what 
 `codelm.sharding` says how arrays are split when a mesh is set; statistics of norms, softmax and loss are in float32.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +18,17 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from codelm import cache as kv
+from codelm import quantised
 from codelm.attention import NAME as ATTENTION
 from codelm.attention import attend
-from codelm.cache import Cache, Slots
+from codelm.cache import Apart, Cache, Rows, Slots
 from codelm.config import ModelConfig
 from codelm.matmuls import product
 from codelm.moe import MoEStats, moe
-from codelm.parameters import all_parameters, block_parameters
+from codelm.parameters import Parameter, all_parameters, block_parameters
+from codelm.quantised import Quantised, Stored
 from codelm.rope import rotate, rotations
-from codelm.sharding import follow, gathered, has_mesh, like_stream, place, spec, without
+from codelm.sharding import follow, gathered, has_mesh, like_stream, place, platform, spec, without
 from codelm.windows import layer_runs, layer_windows
 
 PAD = kv.EMPTY  # the segment of padding: no token is in it, so no token attends to padding
@@ -33,60 +36,41 @@ PAD = kv.EMPTY  # the segment of padding: no token is in it, so no token attends
 SAVED = ("query", "key", "value", ATTENTION, "gate", "up")
 
 
-class Rows(NamedTuple):
-    """Where tokens stand. Packed documents have segments of their own and positions from 0."""
-
-    positions: Int[Array, "B S"]
-    segments: Int[Array, "B S"]
-
-
-class Memory(NamedTuple):
-    """The keys and values a layer has cached, before the tokens at hand."""
-
-    key: Float[Array, "B T K H"]
-    value: Float[Array, "B T K H"]
-
-
 class Block(nnx.Module):
     """One layer: attention, then feed-forward or experts, each added to the residual stream."""
 
     router_bias: nnx.Param  # of routers balanced by bias; the trainer moves it
 
-    def __init__(self, config: ModelConfig, values: Mapping[str, Array], matmuls: str) -> None:
+    def __init__(self, config: ModelConfig, values: Mapping[str, Stored], matmuls: str) -> None:
         self.config, self.matmuls = config, matmuls
         for name in block_parameters(config):
             setattr(self, name, nnx.Param(values[name]))
 
     def __call__(
-        self, x: Float[Array, "B S D"], rows: Rows, window: int, memory: Memory | None, slots: Slots | None
-    ) -> tuple[Float[Array, "B S D"], Memory | None, MoEStats | None]:
+        self, x: Float[Array, "B S D"], rows: Rows, window: int, memory: Any, slots: Slots | None
+    ) -> tuple[Float[Array, "B S D"], Any, MoEStats | None]:
         attended, memory = self.attention(self.norm(x, "attention_norm"), rows, window, memory, slots)
         x = x + self.added(attended, "attention_post_norm")
         changed, stats = self.feed_forward(self.norm(x, "mlp_norm"), rows)
         return x + self.added(changed, "mlp_post_norm"), memory, stats
 
     def attention(
-        self, x: Float[Array, "B S D"], rows: Rows, window: int, memory: Memory | None, slots: Slots | None
-    ) -> tuple[Float[Array, "B S D"], Memory | None]:
-        config, keys = self.config, rows
+        self, x: Float[Array, "B S D"], rows: Rows, window: int, memory: Any, slots: Slots | None
+    ) -> tuple[Float[Array, "B S D"], Any]:
+        config = self.config
         query, key, value = self.heads(x, rows)
-        if memory is not None and slots is not None:
-            start = slots.length
-            memory = Memory(kv.write(memory.key, key, start), kv.write(memory.value, value, start))
-            key, value, keys = *memory, Rows(slots.positions, slots.segments)
-        mixed = attend(
-            query,
-            key.astype(query.dtype),
-            value.astype(query.dtype),
-            query_positions=rows.positions,
-            key_positions=keys.positions,
-            query_segments=rows.segments,
-            key_segments=keys.segments,
-            scale=config.attention_multiplier or config.head_dim**-0.5,
-            window=window,
-            softcap=config.attention_softcap,
-            backend=config.attention,
-        )
+        rule: dict[str, Any] = {
+            "scale": config.attention_multiplier or config.head_dim**-0.5,
+            "window": window,
+            "softcap": config.attention_softcap,
+            "backend": config.attention,
+        }
+        if slots is not None:
+            mixed, memory = slots.attend(memory, query, key, value, rows, **rule)
+        else:
+            rule |= {"query_positions": rows.positions, "key_positions": rows.positions}
+            rule |= {"query_segments": rows.segments, "key_segments": rows.segments}
+            mixed = attend(query, key, value, **rule)
         out = self.product("bsnh,nhd->bsd", follow(mixed, x), "out", like_stream(x))
         return self.biased(out, "out_bias"), memory
 
@@ -112,9 +96,7 @@ class Block(nnx.Module):
         out, stats = moe(
             x,
             self.stored("router"),
-            self.stored("experts_gate"),
-            self.stored("experts_up"),
-            self.stored("experts_down"),
+            *(self.experts(name, x.dtype) for name in ("experts_gate", "experts_up", "experts_down")),
             top_k=settings.top_k,
             renormalise=settings.renormalise,
             capacity_factor=settings.capacity_factor,
@@ -144,7 +126,11 @@ class Block(nnx.Module):
     ) -> Float[Array, "B S ..."]:
         """x times a parameter; out_sharding where what is summed over is split, so that parts add up across devices."""
         dimensions = block_parameters(self.config)[name].dimensions
-        return product(subscripts, x, self.stored(name), dimensions, self.matmuls, out_sharding)
+        return product(subscripts, x, getattr(self, name)[...], dimensions, self.matmuls, out_sharding)
+
+    def experts(self, name: str, dtype: jnp.dtype) -> Float[Array, "E N M"]:
+        weight = getattr(self, name)[...]
+        return weight.restored(dtype) if isinstance(weight, Quantised) else weight
 
     def stored(self, name: str) -> Float[Array, "..."]:
         return getattr(self, name)[...]
@@ -175,7 +161,7 @@ class Transformer(nnx.Module):
     mtp_up: nnx.Param  # of heads that look further ahead
     mtp_down: nnx.Param
 
-    def __init__(self, config: ModelConfig, values: Mapping[str, Array], matmuls: str = "") -> None:
+    def __init__(self, config: ModelConfig, values: Mapping[str, Stored], matmuls: str = "") -> None:
         """A model of these arrays (see `codelm.parameters.all_parameters`); `create` makes a new one.
 
         With matmuls (see TrainConfig) the products of its layers are in fewer bits.
@@ -186,7 +172,21 @@ class Transformer(nnx.Module):
             setattr(self, name, nnx.Param(values[name]))
         self.blocks = Block(config, blocks, matmuls)
 
-    def arrays(self) -> dict[str, Array]:
+    def apart(self) -> "Transformer":
+        """The same model for decoding: every layer's arrays apart, in the dtype or the bits that products take.
+
+        No expert is ever full: what is dropped would depend on how much of a text is read at once.
+        """
+        config = replace(self.config, moe=replace(self.config.moe, capacity_factor=0.0))
+        parameters = all_parameters(config)
+        values = {name: _for_decoding(value, parameters[name], name, config) for name, value in self.arrays().items()}
+        blocks = {name.removeprefix("blocks."): value for name, value in values.items() if name.startswith("blocks.")}
+        model = Transformer(config, values)
+        layers = ({name: value[i] for name, value in blocks.items()} for i in range(config.depth))
+        model.blocks = cast(Block, nnx.List([Block(config, layer, "") for layer in layers]))
+        return model
+
+    def arrays(self) -> dict[str, Stored]:
         """Its arrays by name, as they make a model."""
         return {
             name: getattr(self.blocks if name.startswith("blocks.") else self, name.removeprefix("blocks."))[...]
@@ -207,22 +207,21 @@ class Transformer(nnx.Module):
         tokens: Int[Array, "B S"],
         positions: Int[Array, "B S"] | None = None,
         segments: Int[Array, "B S"] | None = None,
-        cache: Cache | None = None,
-    ) -> tuple[Float[Array, "B S D"], Cache | None, MoEStats | None]:
+        cache: Cache | Apart | None = None,
+    ) -> tuple[Float[Array, "B S D"], Any, MoEStats | None]:
         """The normed last stream, the cache with these tokens in it, and each layer's routing statistics, stacked.
 
-        With a cache the tokens continue what is in it; positions, where not given, count on from its length.
+        With a cache the tokens continue what is in it; positions, where not given, count on from a `Cache`'s length.
         """
-        start = 0 if cache is None else cache.slots.length
         if positions is None:
+            start = cache.slots.length if isinstance(cache, Cache) else 0
             positions = jnp.broadcast_to(start + jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
         segments = jnp.zeros_like(tokens, jnp.int32) if segments is None else segments
         along = "sequence" if cache is None else "slots"  # a cache is whole along its slots, so what goes in is too
         rows = Rows(place(positions, "batch", along), place(segments, "batch", along))
-        slots = None if cache is None else _fill_slots(cache.slots, rows)
-        x, memory, stats = self.layers(self.embed(place(tokens, "batch", along)), rows, cache, slots)
-        if slots is not None and memory is not None:
-            cache = Cache(*memory, slots._replace(length=slots.length + tokens.shape[1]))
+        cache = None if cache is None else cache.noting(rows)
+        x, memory, stats = self.layers(self.embed(place(tokens, "batch", along)), rows, cache)
+        cache = None if cache is None else cache.after(memory, tokens.shape[1])
         bias = self.final_norm_bias[...] if self.config.norm == "layernorm" else None
         return normalise(x, _scale(self.final_norm[...], self.config), bias, self.config), cache, stats
 
@@ -244,10 +243,12 @@ class Transformer(nnx.Module):
         return x if multiplier == 1.0 else x * jnp.asarray(multiplier, x.dtype)
 
     def layers(
-        self, x: Float[Array, "B S D"], rows: Rows, cache: Cache | None, slots: Slots | None
-    ) -> tuple[Float[Array, "B S D"], Memory | None, MoEStats | None]:
-        """Scan over the layers, in runs that repeat one pattern of windows."""
-        memory = None if cache is None else Memory(cache.key, cache.value)
+        self, x: Float[Array, "B S D"], rows: Rows, cache: Cache | Apart | None
+    ) -> tuple[Float[Array, "B S D"], Any, MoEStats | None]:
+        """Scan over the layers, in runs that repeat one pattern of windows; or each after the other, if apart."""
+        memory, slots = (None, None) if cache is None else (cache.memory, cast(Slots, cache.slots))
+        if isinstance(self.blocks, nnx.List):
+            return *_each(self.blocks, x, rows, layer_windows(self.config), memory, slots), None
         outputs = []
         for first, last, pattern in layer_runs(layer_windows(self.config)):
             run = _grouped((self.blocks, memory), first, last, len(pattern))
@@ -259,16 +260,35 @@ class Transformer(nnx.Module):
 
     @property
     def output_table(self) -> Float[Array, "V D"]:
-        return (self.embedding if self.config.tied_embeddings else self.head)[...]
+        table = (self.embedding if self.config.tied_embeddings else self.head)[...]
+        return table.restored(self.config.compute_dtype) if isinstance(table, Quantised) else table
 
     def ahead(self, x: Float[Array, "B S D"], head: int) -> Float[Array, "B S D"]:
         """What gives, through `logits`, the token after `head + 1` more, from the normed last stream."""
         return look_ahead(x, self.mtp_up[...][head], self.mtp_down[...][head])
 
     def logits(self, x: Float[Array, "B S D"]) -> Float[Array, "B S V"]:
-        config, table = self.config, gathered(self.output_table.astype(x.dtype), "vocab", "width")
-        logits = jnp.einsum("bsd,vd->bsv", x, table, preferred_element_type=jnp.float32) * config.logit_multiplier
+        config = self.config
+        if not config.tied_embeddings and isinstance(table := self.head[...], Quantised) and table.is_multiplied:
+            logits = quantised.product("bsd,vd->bsv", x, table)
+        else:
+            whole = gathered(self.output_table.astype(x.dtype), "vocab", "width")
+            logits = jnp.einsum("bsd,vd->bsv", x, whole, preferred_element_type=jnp.float32)
+        logits *= config.logit_multiplier
         return jnp.tanh(logits / config.logit_softcap) * config.logit_softcap if config.logit_softcap else logits
+
+
+def _for_decoding(value: Stored, parameter: Parameter, name: str, config: ModelConfig) -> Stored:
+    if isinstance(value, Quantised):
+        # What a CPU does not multiply as it is, it would make whole again at every token.
+        as_it_is = platform() != "cpu" or (value.is_multiplied and "experts" not in parameter.dimensions)
+        return value if as_it_is else value.restored(config.compute_dtype)
+    return value.astype(config.compute_dtype) if _only_multiplies(parameter, name) else value
+
+
+def _only_multiplies(parameter: Parameter, name: str) -> bool:
+    """Whether the forward pass takes it in the dtype that computes: a router chooses in float32, norms scale in it."""
+    return parameter.start in ("matrix", "residual", "embedding") and not name.endswith("router")
 
 
 def create(config: ModelConfig, seed: int) -> Transformer:
@@ -283,6 +303,22 @@ def create(config: ModelConfig, seed: int) -> Transformer:
         else:
             values[name] = place(jnp.full(shape, float(parameter.start == "one"), dtype), *parameter.dimensions)
     return Transformer(config, values)
+
+
+def _each(
+    blocks: Sequence[Block],
+    x: Float[Array, "B S D"],
+    rows: Rows,
+    windows: Sequence[int],
+    memories: Sequence[Any] | None,
+    slots: Slots | None,
+) -> tuple[Float[Array, "B S D"], tuple[Any, ...]]:
+    """Layers with arrays of their own, written out: a loop would copy each one's weights and cache before use."""
+    after = []
+    for block, window, memory in zip(blocks, windows, memories or [None] * len(windows), strict=True):
+        x, memory, _ = block(x, rows, window, memory, slots)
+        after.append(memory)
+    return x, tuple(after)
 
 
 def _run(
@@ -322,14 +358,6 @@ def _rematerialised(layer: Callable, remat: str) -> Callable:
 def _grouped(tree: Any, first: int, last: int, size: int) -> Any:
     """Layers first to last of stacked arrays, in groups."""
     return jax.tree.map(lambda leaf: leaf[first:last].reshape(-1, size, *leaf.shape[1:]), tree)
-
-
-def _fill_slots(slots: Slots, rows: Rows) -> Slots:
-    """The slots with new tokens written down; padding leaves them empty."""
-    return slots._replace(
-        positions=kv.write(slots.positions, rows.positions, slots.length),
-        segments=kv.write(slots.segments, rows.segments, slots.length),
-    )
 
 
 def look_ahead(x: Float[Array, "B S D"], up: Float[Array, "D F"], down: Float[Array, "F D"]) -> Float[Array, "B S D"]:

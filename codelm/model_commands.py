@@ -10,8 +10,10 @@ import tyro
 from codelm import checkpoint, huggingface_config, huggingface_weights, lm
 from codelm.arithmetic import count_parameters
 from codelm.commandline import parse
+from codelm.errors import UserError
 from codelm.lm import LM
 from codelm.parameters import all_parameters
+from codelm.quantised import Quantised
 
 Source = Annotated[Path, tyro.conf.Positional]
 
@@ -29,8 +31,10 @@ class ImportOptions:
 def import_(argv: list[str], prog: str) -> None:
     options = parse(ImportOptions, argv, prog)
     checkpoint.check_new(options.out)
-    model = lm.load(options.source)
-    checkpoint.save(options.out, model.config, model.family, values(model), model.tokenizer_file)
+    model = _plain(options.source)
+    checkpoint.save(
+        options.out, model.config, model.family, values(model), model.tokenizer_file, prompt_format=model.prompt_format
+    )
     print(f"wrote {options.out}: {_described(model)}")
 
 
@@ -47,7 +51,7 @@ class ExportOptions:
 def export(argv: list[str], prog: str) -> None:
     options = parse(ExportOptions, argv, prog)
     checkpoint.check_new(options.out)
-    model = lm.load(options.source)
+    model = _plain(options.source)
     if heads := model.config.mtp_heads:  # Hugging Face's families have no place for them
         print(f"left out: {heads} of {heads} heads that look further ahead (model.mtp_heads); the rest is whole")
         model = dataclasses.replace(model, config=dataclasses.replace(model.config, mtp_heads=0))
@@ -59,6 +63,13 @@ def export(argv: list[str], prog: str) -> None:
         extra = {"eos_token_id": ends[0]} if ends else {}
     huggingface_weights.save_parameters(values(model), model.config, family, options.out, extra=extra, files=files)
     print(f"wrote {options.out} as {family}: {_described(model)}")
+
+
+def _plain(source: Path) -> LM:
+    model = lm.load(source)
+    if any(isinstance(value, Quantised) for value in model.model.arrays().values()):
+        raise UserError(f"{source} is quantised, for serving alone: take the run or checkpoint that it was made from")
+    return model
 
 
 def values(model: LM) -> dict:

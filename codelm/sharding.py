@@ -19,11 +19,14 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "vocab": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
+    "group": (),  # query heads that share a key head
     "mlp": ("tensor",),
     "experts": ("expert",),
     "head_dim": (),
     "layers": (),
     "slots": (),  # of the key/value cache
+    "pages": (),
+    "pair": (),  # key and value
 }
 
 
@@ -49,6 +52,11 @@ def spec(*dimensions: str, shape: tuple[int, ...] | None = None) -> PartitionSpe
 def place(x: Array, *dimensions: str) -> Array:
     """The array, split as the table says."""
     return jax.reshard(x, spec(*dimensions, shape=x.shape)) if has_mesh() else x
+
+
+def everywhere(x: Array) -> Array:
+    """The array, whole on every device: for little ones that the host reads, or that all devices work on alike."""
+    return jax.reshard(x, PartitionSpec()) if has_mesh() else x
 
 
 def gathered(weight: Array, *dimensions: str) -> Array:

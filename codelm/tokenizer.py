@@ -68,7 +68,7 @@ class Encoder(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object is one tokenizer, so that what is made from it can be cached under it
 class Tokenizer:
     """A vocabulary and the encoder that cuts text into it."""
 
@@ -114,7 +114,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], show_special: bool = False) -> str:
         """Text of the ids. Special tokens are left out unless shown by name; bytes that are not UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids, show_special).decode("utf-8", errors=_LENIENT)
+        return self.decode_bytes(ids, show_special).decode("utf-8", errors=LENIENT)
 
     def decode_bytes(self, ids: Iterable[int], show_special: bool = False) -> bytes:
         listed = [int(i) for i in ids]
@@ -212,5 +212,5 @@ def _lenient(error: UnicodeError) -> tuple[str | bytes, int]:
         return codecs.lookup_error("replace")(error)
 
 
-_LENIENT = "codelm_lenient"
-codecs.register_error(_LENIENT, _lenient)
+LENIENT = "codelm_lenient"
+codecs.register_error(LENIENT, _lenient)

@@ -18,6 +18,7 @@ import grain
 import numpy as np
 
 from codelm import formats
+from codelm.caches import CACHE
 from codelm.config import Config, resolve
 from codelm.data_config import DataConfig, SourceConfig
 from codelm.errors import UserError
@@ -153,7 +154,7 @@ def make(
     tokenizer: Tokenizer | None = None,
     *,
     split: str = "train",
-    cache: str | Path = tokenizing.CACHE,
+    cache: str | Path = CACHE,
     workers: int = 0,
 ) -> Loader:
     """The loader of an experiment. `corpus` is its own corpus, for the sources that name no other; the tokenizer is

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from codelm.caches import CACHE
 from codelm.commandline import ConfigOption
 from codelm.config import resolve
-from data import inputs, tokenizing
+from data import inputs
 from data.loader import Loader, make
 
 
@@ -18,7 +19,7 @@ class LoaderOptions:
     """Split of the corpora."""
     dir: Path = inputs.RUNS
     """Folder of runs: the run's corpus and tokenizer are made there if they are missing."""
-    cache: Path = tokenizing.CACHE
+    cache: Path = CACHE
     """Folder for tokens and rows, which are made once."""
 
     def loader(self) -> Loader:

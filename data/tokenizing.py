@@ -19,7 +19,6 @@ from codelm.tokenizer import Tokenizer
 from data import dataset, runners, token_store, tokenize_range
 from data.token_store import DOCUMENT, VERSION, TokenStore
 
-CACHE = Path("~/.cache/codelm")
 _TASK_BYTES = 16 << 20  # of text: what an interruption loses
 _MOST_SHARDS = 1 << 15  # a document's record has 16 bits for its shard
 

@@ -58,7 +58,6 @@ _FAMILIES: dict[str, str] = {
     "arrow": "Haskell|OCaml|F#|Elm|PureScript|ReScript|ReasonML|Standard ML|Agda|Idris|Lean|Coq|Gleam|Nix|Dhall",
 }
 _FAMILY = {language: family for family, languages in _FAMILIES.items() for language in languages.split("|")}
-_BEFORE_PERCENT = 70
 
 
 def language_causal(text: str, rng: np.random.Generator, language: str | None) -> Span | NoSpan:
@@ -83,22 +82,6 @@ def candidates(text: str, language: str | None) -> list[Span]:
         found += [(start + trigger.end(), end) for trigger in pattern.finditer(line) if trigger.end() < size]
         start += len(line) + 1
     return found
-
-
-def window(before: int, after: int, budget: int) -> tuple[int, int]:
-    """How much of what is before and after the middle to keep within a budget, in whatever unit all three are.
-
-    Seventy percent is for what is before; what one side leaves, the other may have.
-
-    >>> window(1000, 1000, 100)
-    (70, 30)
-    >>> window(1000, 10, 100)
-    (90, 10)
-    """
-    budget = max(budget, 0)
-    for_before = budget * _BEFORE_PERCENT // 100
-    kept_before = min(before, max(for_before, budget - after))
-    return kept_before, min(after, budget - kept_before)
 
 
 @cache

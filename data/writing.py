@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from codelm import formats
+from codelm.cursor import window
 from codelm.data_config import DataConfig
 from codelm.format_table import Family, Slot
 from codelm.formats import File, Hole, Repository
@@ -18,7 +19,6 @@ from codelm.tokenizer import Tokenizer
 from data.fim import Digger, Dug
 from data.spans import NoSpan
 from data.token_store import TokenStore
-from data.triggers import window
 
 _TRIES = 4
 _SLACK = 2  # tokens that cutting a text in three mostly adds to it

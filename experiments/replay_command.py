@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from codelm import config_io
+from codelm.caches import CACHE
 from codelm.commandline import parse
 from codelm.config import Config, field_paths, resolve
 from codelm.errors import UserError
 from codelm.progress import Bar
-from data import inputs, loader, tokenizing
+from data import inputs, loader
 from data.loader import Row
 from data.show_command import source_of
 from experiments import stages
@@ -50,7 +51,7 @@ class ReplayOptions(ProcessOptions):
     """Halve the batch until the row is found that makes it worst: not finite, or most of the gradient."""
     json: bool = False
     """Print JSON."""
-    cache: Path = tokenizing.CACHE
+    cache: Path = CACHE
     """Folder for tokens and rows, which are made once."""
     platform: str = ""
     """Where to compute: cpu, gpu or tpu; empty = what JAX finds."""

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from codelm import formats
 from codelm.arithmetic import count_parameters, training_flops_per_token
 from codelm.config import Config, fingerprint
-from codelm.lm import LM
+from codelm.lm import LM, TEXT_ENDS
 from codelm.model import Transformer
 from codelm.publish import write_atomically
 from codelm.tokenizer import Tokenizer
@@ -72,13 +72,17 @@ def _tokens(config: Config) -> int:
 def samples(config: Config, model: Transformer, tokenizer: Tokenizer, filled: Sequence[Filled]) -> list[dict[str, Any]]:
     """What the model continues, and what it fills."""
     lm = LM(config.model, model, tokenizer, "codelm")
-    found: list[dict[str, Any]] = [
-        {"prompt": prompt, "completion": lm.generate(prompt, max_new_tokens=24)} for prompt in PROMPTS
-    ]
+
+    def written(ids: list[int], tokens: int) -> str:
+        """By `complete`, in which all processes of a run take part."""
+        ends = {tokenizer.special[name] for name in TEXT_ENDS if name in tokenizer.special}
+        return tokenizer.decode(lm.complete([ids], tokens, ends)[0])
+
+    prompts = {prompt: tokenizer.encode_document(prompt) for prompt in PROMPTS}
+    found: list[dict[str, Any]] = [{"prompt": text, "completion": written(ids, 24)} for text, ids in prompts.items()]
     family = formats.family(config.tokenizer.family)
     if family.fim:
-        ids = formats.fim(family, tokenizer, *HOLE).ids
-        middle = tokenizer.decode(cast(list[int], lm.generate(ids, max_new_tokens=12)))
+        middle = written(formats.fim(family, tokenizer, *HOLE).ids, 12)
         found.append({"prefix": HOLE[0], "completion": middle, "suffix": HOLE[1]})
     return found + [dict(one.sample()) for one in filled]
 

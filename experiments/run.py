@@ -24,6 +24,7 @@ import jax
 from etils import epath
 
 from codelm.arithmetic import count_parameters
+from codelm.caches import CACHE
 from codelm.config import Config, resolve
 from codelm.config_io import to_json
 from codelm.errors import UserError
@@ -31,7 +32,7 @@ from codelm.model import Transformer
 from codelm.processes import exchange, of_first
 from codelm.publish import check_writable, write_atomically
 from codelm.tokenizer import Tokenizer, load
-from data import inputs, tokenizing
+from data import inputs
 from data.dataset import Corpus
 from data.loader import Loader, make
 from experiments import hosts, records, results, stages
@@ -50,7 +51,7 @@ class Settings:
     """What a run is told beside its config."""
 
     dir: Path = inputs.RUNS
-    cache: Path = tokenizing.CACHE
+    cache: Path = CACHE
     may_change: Sequence[str] = ()
     workers: int = 0
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import jax
 import tyro
 
+from codelm.caches import CACHE, keep_compiled
 from codelm.commandline import ConfigOption, parse_with_config
 from codelm.errors import UserError
-from data import inputs, tokenizing
+from data import inputs
 from experiments.distributed import ProcessOptions, joined
 
 
@@ -23,7 +24,7 @@ class RunOptions(ProcessOptions):
     config: ConfigOption
     dir: Path = inputs.RUNS
     """Folder of runs; this one is DIR/name."""
-    cache: Path = tokenizing.CACHE
+    cache: Path = CACHE
     """Folder for tokens and rows, which are made once."""
     may_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD …")] = ()
     """Fields that may differ from those that the checkpoint in the folder was trained by."""
@@ -58,12 +59,6 @@ def run(argv: list[str], prog: str) -> None:
         print(stop, file=sys.stderr)
         if stop.by == "SIGINT":
             raise KeyboardInterrupt from stop
-
-
-def keep_compiled(cache: Path) -> None:
-    """So that going on, or another run of the same sizes, does not compile again. JAX's own setting comes first."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache.expanduser() / "compiled"))
 
 
 def find_devices(platform: str) -> None:

@@ -1,1 +1,36 @@
-"""Checkpoints to text. Imports `codelm` and no other room."""
+"""Checkpoints to text. Imports `codelm` and no other room.
+
+>>> engine = infer.Engine(codelm.load("path/to/a/run"))
+>>> stream = engine.submit(infer.Request(ids, max_new_tokens=32))
+>>> for event in stream:
+...     print(event.text, end="", flush=True)
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infer.constraints import Grammar
+    from infer.engine import Engine, Options
+    from infer.healing import Healing
+    from infer.request import Event, Request
+    from infer.sampling import Sampling
+
+_MODULES = {
+    "Engine": "engine",
+    "Event": "request",
+    "Grammar": "constraints",
+    "Healing": "healing",
+    "Options": "engine",
+    "Request": "request",
+    "Sampling": "sampling",
+}
+__all__ = ["Engine", "Event", "Grammar", "Healing", "Options", "Request", "Sampling"]
+
+
+def __getattr__(name: str) -> object:
+    """Public names, imported when asked for: importing a room stays cheap."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'infer' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"infer.{_MODULES[name]}"), name)

@@ -28,6 +28,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float64, Int
 
 from codelm import formats
+from codelm.caches import CACHE
 from codelm.config import Config, resolve
 from codelm.data_config import FimConfig, SourceConfig, SpansConfig
 from codelm.errors import UserError
@@ -127,7 +128,7 @@ def make(
     config: Config,
     corpus: str | Path,
     tokenizer: Tokenizer,
-    cache: str | Path = tokenizing.CACHE,
+    cache: str | Path = CACHE,
     mesh: Mesh | None = None,
 ) -> HeldOut:
     """Of a stage's config and the experiment's own corpus. With a mesh, a process makes only the rows it holds; the

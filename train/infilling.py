@@ -14,7 +14,7 @@ Holes depend on the seed, the corpus, the tokenizer and the length of the model'
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from codelm import formats
 from codelm.config import Config, resolve
+from codelm.cursor import window
 from codelm.errors import UserError
 from codelm.lm import LM
 from codelm.model import Transformer
@@ -29,7 +30,6 @@ from codelm.tokenizer import Tokenizer
 from data import dataset
 from data.document import Document
 from data.spans import Span
-from data.triggers import window
 from train import held_out
 
 LONGEST = 512  # tokens of a prompt and what fills it: what is around a hole tells most of it, and more costs more
@@ -113,24 +113,38 @@ def make(config: Config, corpus: str | Path, tokenizer: Tokenizer) -> Infilling:
     family, settings = formats.family(config.tokenizer.family), config.evaluation
     if not held_out.choosers(config) or not settings.infill_examples:
         return Infilling((), tokenizer, frozenset(), settings.infill_tokens)
-    most = settings.infill_tokens + 1  # with the end token
-    room = min(config.model.max_seq_len, LONGEST) - most
+    longest = min(config.model.max_seq_len, LONGEST)
+    room = longest - settings.infill_tokens - 1
     if room < _LEAST_ROOM:
         raise UserError(
-            f"evaluation.infill_tokens={settings.infill_tokens} leaves no room for a prompt in "
-            f"{min(config.model.max_seq_len, LONGEST)} tokens: set it to {room + settings.infill_tokens - _LEAST_ROOM} "
-            "at most, or evaluation.infill_examples to 0"
+            f"evaluation.infill_tokens={settings.infill_tokens} leaves no room for a prompt in {longest} tokens: set "
+            f"it to {room + settings.infill_tokens - _LEAST_ROOM} at most, or evaluation.infill_examples to 0"
         )
-    found: dict[tuple[int, Span], Hole] = {}
     rng = np.random.default_rng((config.seed, 0xF111))
-    for number, document in _files(config, str(corpus), rng):
-        if len(found) == settings.infill_examples:
+    files, most = _files(config, str(corpus), rng), settings.infill_tokens
+    return of_documents(files, rng, family, tokenizer, settings.infill_examples, most, longest)
+
+
+def of_documents(
+    documents: Iterable[tuple[int, Document]],
+    rng: np.random.Generator,
+    family: formats.Family,
+    tokenizer: Tokenizer,
+    examples: int,
+    most: int,
+    longest: int,
+) -> Infilling:
+    """So many holes of at most `most` tokens in documents, each with its number; `longest` is of prompt and middle."""
+    room = longest - most - 1  # the middle's end token
+    found: dict[tuple[int, Span], Hole] = {}
+    for number, document in documents:
+        if len(found) == examples:
             break
-        span = choose(document.text, rng, lambda text: len(tokenizer.encode(text)), settings.infill_tokens)
+        span = choose(document.text, rng, lambda text: len(tokenizer.encode(text)), most)
         if span is not None:
             prefix, middle, suffix, ids = _prompt(document.text, span, family, tokenizer, room)
             found[number, span] = Hole(document.path, document.language, prefix, middle, suffix, tuple(ids))
-    return Infilling(tuple(found.values()), tokenizer, formats.stop_ids(family, tokenizer, "fim"), most)
+    return Infilling(tuple(found.values()), tokenizer, formats.stop_ids(family, tokenizer, "fim"), most + 1)
 
 
 def _files(config: Config, corpus: str, rng: np.random.Generator) -> Iterator[tuple[int, Document]]:

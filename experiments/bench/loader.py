@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from codelm import config_io
+from codelm.caches import CACHE
 from codelm.config import Config, resolve
 from codelm.data_config import FimConfig, SpansConfig
-from data import inputs, tokenizing
+from data import inputs
 from data.loader import Loader, make
 from train.step import make_steps
 from train.trainer import fresh_state
@@ -41,7 +42,7 @@ class Options:
     steps: int = 12
     """Of training, for the stall; at the config's own row length."""
     dir: Path = inputs.RUNS
-    cache: Path = tokenizing.CACHE
+    cache: Path = CACHE
 
 
 def main() -> None:

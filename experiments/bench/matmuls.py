@@ -21,11 +21,12 @@ import tyro
 from jaxtyping import Array, Float
 
 from codelm import config_io
+from codelm.caches import CACHE
 from codelm.config import Config, resolve
 from codelm.data_config import FimConfig
 from codelm.model import Transformer, create
 from codelm.train_config import TrainConfig
-from data import inputs, tokenizing
+from data import inputs
 from data.loader import Loader, make
 from train.losses import Batch, losses
 
@@ -43,7 +44,7 @@ class Options:
     """Of the first values; the batches stay."""
     matmuls: tuple[Literal["", "int8", "fp8"], ...] = ("", "int8", "fp8")
     dir: Path = inputs.RUNS
-    cache: Path = tokenizing.CACHE
+    cache: Path = CACHE
 
 
 def main() -> None:

@@ -9,11 +9,8 @@ The step is the one that training runs: loss, gradient, clipping, AdamW, and in 
 are recorded.
 """
 
-import importlib.util
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +25,8 @@ import tyro
 
 from codelm.arithmetic import count_parameters, training_flops_per_token
 from codelm.config import Config, DataConfig, ModelConfig, TokenizerConfig, TrainConfig, resolve
+from codelm.errors import UserError
+from experiments.bench.peers import asking, interpreter
 from train.profiling import random_part
 from train.step import make_steps
 from train.trainer import fresh_state
@@ -136,33 +135,15 @@ def ours(config: Config) -> tuple[Callable[[], float], float]:
 @contextmanager
 def peer(config: Config, options: Options) -> Iterator[tuple[Callable[[], float] | None, dict[str, Any]]]:
     """torch's step in a process of its own, and what it says of itself; None where torch is not installed."""
-    python = options.torch_python
-    if not python:
-        if not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):
-            missing = "transformers" if importlib.util.find_spec("torch") else "torch"
-            print(
-                f"skipped: {missing} is not installed; give an interpreter that has it: --torch-python", file=sys.stderr
-            )
-            yield None, {"torch": None, "transformers": None}
-            return
-        python = sys.executable
-    if not shutil.which(python):
-        raise SystemExit(f"no interpreter {python!r}: give the path of one that has torch: --torch-python")
-    with subprocess.Popen([python, str(PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-
-        def ask(question: dict[str, Any]) -> dict[str, Any]:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(question) + "\n")
-            process.stdin.flush()
-            if not (answer := process.stdout.readline()):
-                raise SystemExit(f"{python} could not train with torch: what it said is above")
-            return json.loads(answer)
-
+    python = interpreter(options.torch_python, ("torch", "transformers"), "--torch-python")
+    if python is None:
+        yield None, {"torch": None, "transformers": None}
+        return
+    with asking(python, PEER) as ask:
         about = ask(peer_options(config, options))
         ours = count_parameters(config.model).total
         if (theirs := about.pop("parameters")) != ours:
-            raise SystemExit(f"not the same model: {theirs:,} parameters in torch, {ours:,} here")
+            raise UserError(f"not the same model: {theirs:,} parameters in torch, {ours:,} here")
         yield lambda: ask({})["seconds"], about | {"torch_compile": options.torch_compile}
 
 
@@ -196,4 +177,7 @@ def peer_options(config: Config, options: Options) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

@@ -4,7 +4,7 @@ import pytest
 
 from codelm import formats
 from codelm.errors import UserError
-from codelm.formats import FAMILIES, File, Hole, Repository, Role
+from codelm.formats import FAMILIES, File, Hole, Mode, Repository, Role
 from tests.codelm.test_formats import SPECIALS, WITH_REPOSITORY, FakeTokenizer
 
 CODELM = formats.family("codelm")
@@ -124,6 +124,21 @@ def test_ids_are_taken_as_they_are() -> None:
     assert formats.repository(CODELM, tokens, "r", files) == formats.repository(
         CODELM, tokenizer(), "r", [File("p", "text"), File("q", "more")]
     )
+
+
+@pytest.mark.parametrize("mode", ["psm", "spm"])
+@pytest.mark.parametrize("name", ["codelm", "codellama", "starcoder2"])
+def test_a_hole_between_ids(name: str, mode: Mode) -> None:
+    """The space that CodeLlama puts before a prefix is one of its ids: text has it put in front, ids bring it."""
+    tokens = tokenizer(name)
+    around = {"path": "p", "repo": Repository([File("q", "t")])} if FAMILIES[name].repository else {}
+    lead = " " if name == "codellama" else ""
+    prefix, suffix = tokens.encode(lead + "ab"), tokens.encode("yz")
+    tokens.encoded.clear()
+    given = formats.fim(FAMILIES[name], tokens, prefix, suffix, "m", mode=mode, **around)  # type: ignore[arg-type]
+    text = formats.fim(FAMILIES[name], tokenizer(name), "ab", "yz", "m", mode=mode, **around)  # type: ignore[arg-type]
+    assert given == text
+    assert not {"ab", " ab", "yz"} & set(tokens.encoded)
 
 
 def test_ids_of_neighbours_are_not_joined() -> None:

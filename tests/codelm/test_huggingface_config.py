@@ -183,7 +183,7 @@ def test_an_imported_model_has_a_family(case: str) -> None:
     ("changes", "family"),
     [
         ({}, "llama"),
-        ({"remat": "full", "attention": "xla", "param_dtype": "bfloat16"}, "llama"),
+        ({"remat": "full", "unroll": 3, "attention": "xla", "param_dtype": "bfloat16"}, "llama"),
         ({"rope": RopeConfig(scaling="yarn", factor=4.0, original_seq_len=2048)}, "llama"),
         ({"heads": 3, "kv_heads": 1}, "mistral"),  # transformers refuses a llama whose heads do not divide the width
         ({"sliding_window": 64}, "mistral"),

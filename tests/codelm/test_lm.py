@@ -177,7 +177,7 @@ def test_text_in_text_out(tmp_path: Path, tokenizer, proto: bytes) -> None:
     from codelm.config import ModelConfig, dial
     from codelm.model import create
 
-    config = dial(ModelConfig(depth=1, width=32, compute_dtype="float32"), tokenizer.vocab_size)
+    config = dial(ModelConfig(depth=1, width=32, max_seq_len=64, compute_dtype="float32"), tokenizer.vocab_size)
     (tmp_path / "t.model").write_bytes(proto)
     model = create(config, 0)
     plain = codelm.lm.LM(config, model, None, "codelm")

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 import codelm
-from codelm import cli, config_io
+from codelm import caches, cli, config_io
 from codelm.errors import UserError
 from experiments import replay_command, results, run_command
 from tests.experiments.conftest import command
@@ -232,10 +232,10 @@ def test_a_corpus_that_changed_is_noticed(
 def test_what_is_compiled_is_kept_unless_jax_was_told_where(tmp_path: Path) -> None:
     given = jax.config.jax_compilation_cache_dir
     try:
-        run_command.keep_compiled(tmp_path)
+        caches.keep_compiled(tmp_path)
         assert jax.config.jax_compilation_cache_dir == given is not None
         jax.config.update("jax_compilation_cache_dir", None)
-        run_command.keep_compiled(tmp_path)
+        caches.keep_compiled(tmp_path)
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", given)

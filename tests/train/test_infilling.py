@@ -189,7 +189,7 @@ def test_a_model_fills_holes(made: Infilling, batches: Batches, model: Transform
     metrics, filled = few.measure(model)
     assert metrics.keys() == {"infill/exact", "infill/similarity"}
     assert len(filled) == 3
-    lm = LM(model.config, model, batches.tokenizer, "codelm")
+    lm = LM(dataclasses.replace(model.config, max_seq_len=512), model, batches.tokenizer, "codelm")
     for one in filled:
         alone = lm.generate(list(one.hole.prompt), made.most, stop=made.stop)
         assert one.completion == batches.tokenizer.decode(alone).rstrip()

@@ -1,0 +1,130 @@
+"""Text in, text out: what `lm.generate`, `lm.infill` and the commands do, through the engine that a model keeps."""
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from codelm.errors import UserError
+from codelm.format_table import Mode
+from codelm.lm import LM, Prompt
+from infer.engine import Engine
+from infer.healing import heal as healed
+from infer.prompts import prompt_and_ends, text_ends, tokenizer_of
+from infer.request import Finish, Request, Text, Timing
+from infer.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One text, and what it took."""
+
+    text: str
+    ids: list[int]
+    """Its tokens; of a healed prompt also those that its end was read into."""
+    finish: Finish
+    mean_logprob: float
+    timing: Timing
+
+
+@functools.lru_cache(maxsize=4)
+def engine_of(lm: LM) -> Engine:
+    """The one that all of a model's calls share, with its cache."""
+    return Engine(lm)
+
+
+def generate(
+    lm: LM,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    sampling: Mapping[str, Any],
+    seed: int,
+    stop: Collection[int | str],
+) -> list[str | list[int]]:
+    """What follows each prompt, all of them at once: text for text, ids for ids. Texts stop at tokens that end one."""
+    settings = Sampling(**sampling)
+    if lm.config.rope.scaling == "dynamic":
+        return _uncached(lm, prompts, max_new_tokens, settings, stop)
+    stop_ids = {each for each in stop if not isinstance(each, str)}
+    requests = []
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            tokenizer = tokenizer_of(lm)
+            ids, ends = tokenizer.encode_document(prompt), stop_ids | text_ends(tokenizer)
+        else:
+            ids, ends = [int(i) for i in prompt], stop_ids
+        texts = tuple(each for each in stop if isinstance(each, str))
+        requests.append(Request(ids, max_new_tokens, settings, seed, stop_ids=ends, stop=texts))
+    streams = [engine_of(lm).submit(request) for request in requests]
+    texts = [_whole(stream.text()) for stream in streams]
+    return [text.text if isinstance(prompt, str) else text.ids for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def infill(
+    lm: LM,
+    holes: Sequence[tuple[str, str]],
+    max_new_tokens: int,
+    *,
+    n: int = 1,
+    mode: Mode | None = None,
+    path: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    heal: Literal["", "prefix", "both"] = "prefix",
+    family: str = "",
+) -> list[list[Completion]]:
+    """What belongs between each prefix and suffix, n times; all of them at once.
+
+    Of a file too long for the context, what is nearest to the hole is read. `heal` takes back tokens that the cursor
+    may have cut, of the prefix or of both, and writes them again whole (see `infer.healing`). A model without a
+    fill-in-the-middle format continues the prefix, and takes no suffix.
+    """
+    engine, tokenizer = engine_of(lm), tokenizer_of(lm)
+    requests = []
+    for prefix, suffix in holes:
+        room = engine.context - max_new_tokens
+        prompt, ends = prompt_and_ends(lm, prefix, suffix, room, mode=mode, path=path, name=family)
+        ids, healing = healed(tokenizer, prompt, suffix=heal == "both") if heal else (prompt.ids, None)
+        requests.append(
+            Request(
+                ids,
+                max_new_tokens + len(prompt.ids) - len(ids),  # what was taken out is written again, and does not count
+                Sampling(**sampling or {}),
+                seed,
+                stop_ids=ends,
+                stop=stop,
+                logprobs=True,
+                n=n,
+                restriction=healing,
+            )
+        )
+    return [
+        [_completion(text, stream.timing) for text in stream.texts()]
+        for stream in [engine.submit(request) for request in requests]
+    ]
+
+
+def _completion(text: Text, timing: Timing) -> Completion:
+    whole = _whole(text)
+    return Completion(whole.text, whole.ids, whole.finish, whole.mean_logprob, timing)
+
+
+def _uncached(
+    lm: LM,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    sampling: Sampling,
+    stop: Collection[int | str],
+) -> list[str | list[int]]:
+    """Without the engine, for a model whose keys change as its text grows: the likeliest tokens alone."""
+    if any(isinstance(each, str) for each in [*prompts, *stop]) or sampling != Sampling():
+        raise UserError("a model with dynamic rope scaling takes ids and gives the likeliest tokens, no more")
+    ids = [[int(i) for i in prompt] for prompt in prompts]
+    return [*lm.complete(ids, max_new_tokens, {int(each) for each in stop})]
+
+
+def _whole(text: Text) -> Text:
+    if text.finish == "error":
+        raise UserError(text.error)
+    return text

@@ -1,0 +1,312 @@
+"""The engine's device side: weights, pages and views, and calls of its programs with arrays of the right shapes.
+
+Knows which rows are in which view, and nothing of queues, priorities or text.
+"""
+
+import functools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from codelm import paged, views
+from codelm.cache import Memory
+from codelm.config import ModelConfig
+from codelm.model import Transformer
+from codelm.views import Pages
+from infer import programs
+from infer.pages import Copy
+from infer.programs import LIKELIEST, STEERED, Choosing, Sight, Steering, Targets, Written
+from infer.request import MOST_STOPS
+from infer.run import Run
+from infer.sampling import Choice, Sampling, settings
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The buckets that arrays come in, so that few programs serve all."""
+
+    rows: tuple[int, ...]
+    """Of a decoding batch."""
+    slots: tuple[int, ...]
+    """Of views: tokens of the longest row, and room for what is added."""
+    chunks: tuple[int, ...]
+    """Of a prompt, read at once."""
+    steps: int
+    """Tokens decoded in one call at most."""
+    page: int
+
+
+@dataclass
+class Resident:
+    """A view and the runs whose keys and values are in its rows; or where a kernel finds those in pages."""
+
+    memory: tuple[Memory, ...]
+    runs: list[Run | None]
+    slots: int
+    starts: dict[int, Int[np.ndarray, " B"]]
+    tables: dict[int, Int[np.ndarray, "B n"]] | None
+
+
+class Device:
+    def __init__(self, model: Transformer, shapes: Shapes, pages: Mapping[int, int], dtype: str) -> None:
+        """With so many pages in the layers of each window, that keep keys and values in a dtype."""
+        self.config: ModelConfig = model.config
+        self.shapes, self.dtype = shapes, dtype
+        self.windows = tuple(pages)
+        self.counts = {window: count + 1 for window, count in pages.items()}  # the last is for what is not kept
+        self.mesh = jax.sharding.get_mesh()
+        self.reads_pages = paged.reads_pages(model.config, dtype, shapes.rows[-1] * shapes.slots[-1] // shapes.page)
+        self.leaves, self.tree = jax.tree.flatten(model.apart())
+        self.warm_compilations, self.warm_up_seconds = 0, 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty pages; all that was in them, and in views, is gone."""
+        with self.placed():
+            self.pages = _pages(self.config, tuple(self.counts.items()), self.shapes.page, self.dtype)
+        self.reader: Resident | None = None
+        self.writer: Resident | None = None
+        self.plain: dict[int, Steering] = {}
+
+    def placed(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.mesh.empty else jax.set_mesh(self.mesh)
+
+    # ---- calls ----
+
+    def copy(self, copies: Iterable[Copy]) -> None:
+        for group, source, target in copies:
+            window, idle = self.windows[group], {w: count - 1 for w, count in self.counts.items()}
+            self.pages = programs.copy(self.config, self.pages, idle | {window: source}, idle | {window: target})
+
+    def extend(self, run: Run, count: int, last: bool) -> tuple[int, float]:
+        """Read so many more tokens of a run; if they are its last, the token that follows and its log-probability."""
+        start = run.lease.length
+        self.reader = self._fit(self.reader, [run], start + _bucket(self.shapes.chunks, count))
+        token, logprob = self._extend(self.reader, run.ids[start : start + count], start, last)
+        return (int(token[0]), float(logprob[0])) if last else (-1, 0.0)
+
+    def decode(self, most: Mapping[Run, int]) -> dict[Run, list[tuple[int, float]]]:
+        """Go on with runs by at most so many tokens each: the tokens and their log-probabilities."""
+        if self.reader and self.reader.runs == list(most):  # the one run that was just read goes on where it is
+            self.writer = self.reader
+        if self.reader and self.reader.runs[0] in most:  # or in another view, and what was read falls behind
+            self.reader = None
+        reach = max(len(run.ids) for run in most) + self.shapes.steps
+        self.writer = self._fit(self.writer, list(most), reach)
+        written = self._decode(self.writer, most)
+        jax.tree.map(lambda x: x.copy_to_host_async(), written)
+        tokens, logprobs, counts = (np.asarray(x).tolist() for x in written)
+        rows = {run: self.writer.runs.index(run) for run in most}
+        return {run: list(zip(tokens[row], logprobs[row], strict=True))[: counts[row]] for run, row in rows.items()}
+
+    def _extend(self, resident: Resident, tokens: Sequence[int], start: int, last: bool) -> Choice:
+        count, size = len(tokens), _bucket(self.shapes.chunks, len(tokens))
+        padded = np.zeros((1, size), np.int32)
+        padded[0, :count] = tokens
+        self.pages, resident.memory, choice = programs.extend(
+            self.tree,
+            self.leaves,
+            self.pages,
+            resident.memory,
+            Sight(_copied(resident.starts), resident.tables),
+            self._targets(resident.runs, [start], [count], size),
+            padded,
+            np.array([start], np.int32),
+            np.int32(count),
+            self._choosing(resident.runs),
+            np.bool_(last),
+            dtype=self.dtype,
+        )
+        return choice
+
+    def _decode(self, resident: Resident, most: Mapping[Run, int]) -> Written:
+        rows = len(resident.runs)
+        stops = np.full((rows, MOST_STOPS), -2, np.int32)  # a token that there is not
+        tokens, starts, limits = (np.zeros(rows, np.int32) for _ in range(3))
+        for row, run in enumerate(resident.runs):
+            if run is not None:
+                tokens[row], starts[row], limits[row] = run.ids[-1], len(run.ids) - 1, most[run]
+                stops[row, : len(run.request.stop_ids)] = list(run.request.stop_ids)
+        self.pages, resident.memory, written = programs.decode(
+            self.tree,
+            self.leaves,
+            self.pages,
+            resident.memory,
+            Sight(_copied(resident.starts), resident.tables),
+            self._targets(resident.runs, starts.tolist(), limits.tolist(), self.shapes.steps),
+            tokens,
+            starts,
+            limits,
+            stops,
+            self._choosing(resident.runs),
+            dtype=self.dtype,
+        )
+        return written
+
+    def warm_up(self) -> float:
+        """Run every program on every shape, on rows of nobody; the seconds it took."""
+        began = time.perf_counter()
+        idle = {window: count - 1 for window, count in self.counts.items()}
+        self.pages = programs.copy(self.config, self.pages, idle, idle)
+        for slots in self.shapes.slots:
+            for rows in self.shapes.rows:
+                resident = self._empty(rows, slots)
+                self._load(resident, 0, None)
+                self._decode(resident, {})
+            for size in self.shapes.chunks:
+                self._extend(self._empty(1, slots), [0] * size, 0, last=True)
+        jax.block_until_ready(self.pages)
+        self.warm_compilations = _compiled()
+        self.warm_up_seconds = time.perf_counter() - began
+        return self.warm_up_seconds
+
+    def compilations(self) -> int:
+        """Programs compiled since it was warm."""
+        return _compiled() - self.warm_compilations
+
+    def drop(self, run: Run) -> None:
+        """It is over: its rows are free."""
+        for resident in (self.reader, self.writer):
+            if resident:
+                resident.runs = [None if other is run else other for other in resident.runs]
+
+    # ---- arrays ----
+
+    def _fit(self, resident: Resident | None, runs: Sequence[Run], reach: int) -> Resident:
+        """A view with just these runs in it, and room up to a position; rows that are not there yet are brought.
+
+        Where a kernel reads pages there is nothing to bring, but the pages change: their tables are made anew.
+        """
+        rows, slots = _bucket(self.shapes.rows, len(runs)), _bucket(self.shapes.slots, reach)
+        if (
+            self.reads_pages
+            or resident is None
+            or len(resident.runs) != rows
+            or not slots <= resident.slots <= 4 * slots
+        ):
+            resident = self._empty(rows, slots)
+        resident.runs = [run if run in runs else None for run in resident.runs]
+        for run in runs:
+            there = run in resident.runs
+            row = resident.runs.index(run if there else None)
+            if not there or not all(self._reaches(resident, row, window, run) for window in self.windows):
+                resident.runs[row] = run
+                self._load(resident, row, run)
+        return resident
+
+    def _empty(self, rows: int, slots: int) -> Resident:
+        sizes = tuple((window, self.slots(window, slots)) for window in self.windows)
+        starts = {window: np.zeros(rows, np.int32) for window in self.windows}
+        if not self.reads_pages:
+            return Resident(_views(self.config, rows, sizes), [None] * rows, slots, starts, None)
+        tables = {w: np.full((rows, size // self.shapes.page), self.counts[w] - 1, np.int32) for w, size in sizes}
+        return Resident((), [None] * rows, slots, starts, tables)
+
+    def slots(self, window: int, slots: int) -> int:
+        """Of a view of layers with a window: enough to go on for a while before it must be brought anew."""
+        room = window + 2 * max(*self.shapes.chunks, self.shapes.steps) + self.shapes.page
+        return min(slots, -(-room // self.shapes.page) * self.shapes.page) if window else slots
+
+    def _reaches(self, resident: Resident, row: int, window: int, run: Run) -> bool:
+        """Whether what comes next still fits behind what is in the row."""
+        adds = max(*self.shapes.chunks, self.shapes.steps) + 1
+        end = min(max(run.lease.length, len(run.ids) - 1) + adds, resident.slots)
+        return bool(end - resident.starts[window][row] <= self.slots(window, resident.slots))
+
+    def _load(self, resident: Resident, row: int, run: Run | None) -> None:
+        tables = {}
+        for group, window in enumerate(self.windows):
+            table = np.full(self.slots(window, resident.slots) // self.shapes.page, self.counts[window] - 1, np.int32)
+            if run is not None:
+                first = max(run.lease.length - window + 1, 0) // self.shapes.page if window else 0
+                resident.starts[window][row] = first * self.shapes.page
+                found = run.lease.pages[group][first : first + len(table)]
+                table[: len(found)] = found
+            tables[window] = table
+        if resident.tables is None:
+            resident.memory = programs.load(self.config, resident.memory, self.pages, np.int32(row), tables)
+            return
+        for window, table in tables.items():
+            resident.tables[window][row] = table
+
+    def _targets(self, runs: Sequence[Run | None], starts: Sequence[int], counts: Sequence[int], size: int) -> Targets:
+        """For each row's next tokens, the pages that its run has for them."""
+        pages = {w: np.full((len(runs), size), count - 1, np.int32) for w, count in self.counts.items()}
+        offsets = np.zeros((len(runs), size), np.int32)
+        for row, (run, start, count) in enumerate(zip(runs, starts, counts, strict=True)):
+            if run is None:
+                continue
+            at = np.arange(start, start + count)
+            offsets[row, :count] = at % self.shapes.page
+            first, last = start // self.shapes.page, (start + count - 1) // self.shapes.page
+            for group, window in enumerate(self.windows):
+                own = np.array(run.lease.pages[group][first : last + 1], np.int32)
+                pages[window][row, :count] = own[at // self.shapes.page - first]
+        return Targets(pages, offsets)
+
+    def _choosing(self, runs: Sequence[Run | None]) -> Choosing:
+        samplings = [run.request.sampling if run else GREEDY for run in runs]
+        how = max(run.how if run else LIKELIEST for run in runs)
+        index = np.array([run.written if run else 0 for run in runs], np.int32)
+        steering = self._steering(runs) if how == STEERED else self._no_steering(len(runs))
+        return Choosing(settings(samplings, [run.seed if run else 0 for run in runs]), index, steering, np.int32(how))
+
+    def _no_steering(self, rows: int) -> Steering:
+        """For calls that do not read it: kept on the device."""
+        if rows not in self.plain:
+            self.plain[rows] = jax.device_put(_neutral(rows, self.config.vocab_size))
+        return self.plain[rows]
+
+    def _steering(self, runs: Sequence[Run | None]) -> Steering:
+        steering = _neutral(len(runs), self.config.vocab_size)
+        for row, run in enumerate(runs):
+            if run is None or run.how != STEERED:
+                continue
+            if run.request.sampling.penalised:
+                steering.prompt[row, np.asarray(run.request.ids)] = True
+                for token, count in run.counts().items():
+                    steering.counts[row, token] = count
+            for token, bias in run.request.sampling.logit_bias.items():
+                steering.bias[row, token] = bias
+            if run.allowed is not None:
+                steering.allowed[row] = False
+                steering.allowed[row, : len(run.allowed)] = run.allowed
+        return jax.device_put(steering)  # as what is kept there: a program takes one kind of array or the other
+
+
+def _neutral(rows: int, vocab_size: int) -> Steering:
+    shape = (rows, vocab_size)
+    return Steering(np.zeros(shape, bool), np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.ones(shape, bool))
+
+
+def _copied(starts: Mapping[int, Int[np.ndarray, " B"]]) -> dict[int, Int[np.ndarray, " B"]]:
+    """A call may still be reading them when they change."""
+    return {window: array.copy() for window, array in starts.items()}
+
+
+def _bucket(sizes: Sequence[int], wanted: int) -> int:
+    """The smallest that is enough."""
+    return next(size for size in sizes if size >= wanted)
+
+
+def _compiled() -> int:
+    every: tuple[Any, ...] = (*programs.PROGRAMS, _pages, _views)
+    return sum(program._cache_size() for program in every)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _pages(config: ModelConfig, counts: tuple[tuple[int, int], ...], size: int, dtype: str) -> tuple[Pages, ...]:
+    return views.make_pages(config, dict(counts), size, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _views(config: ModelConfig, rows: int, slots: tuple[tuple[int, int], ...]) -> tuple[Memory, ...]:
+    return views.make_views(config, rows, dict(slots))

@@ -1,0 +1,71 @@
+"""From text around a cursor to a prompt that fits: which format the model was trained in, and what is left out."""
+
+from codelm import formats
+from codelm.cursor import window
+from codelm.errors import UserError
+from codelm.format_table import FAMILIES, Family, Mode
+from codelm.formats import Rendered, Role
+from codelm.lm import LM, TEXT_ENDS
+from codelm.tokenizer import Tokenizer
+
+
+def tokenizer_of(lm: LM) -> Tokenizer:
+    if lm.tokenizer is None:
+        raise UserError("this model was loaded without a tokenizer: give ids, or put one beside its weights")
+    return lm.tokenizer
+
+
+def text_ends(tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens it has that end a text."""
+    return frozenset(tokenizer.special[name] for name in TEXT_ENDS if name in tokenizer.special)
+
+
+def family_of(lm: LM, name: str = "") -> Family:
+    """The prompt format of a name; else of the run the model comes from; else the first that has its special tokens."""
+    if name or lm.prompt_format:
+        return formats.family(name or lm.prompt_format)
+    special = tokenizer_of(lm).special
+    names = {name: {*_names(family), family.end, *family.start} for name, family in FAMILIES.items() if family.fim}
+    fits = [name for name, needed in names.items() if needed <= special.keys()]
+    if not fits:
+        raise UserError(
+            "this model's tokenizer has the fill-in-the-middle tokens of no known format, so it takes no suffix: "
+            "continue the prefix alone, or name a format"
+        )
+    return formats.family(fits[0])
+
+
+def prompt_and_ends(
+    lm: LM, prefix: str, suffix: str, room: int, *, mode: Mode | None = None, path: str | None = None, name: str = ""
+) -> tuple[Rendered, frozenset[int]]:
+    """A prompt for what belongs between two texts, in so many tokens at most, and the tokens that end what is written.
+
+    Of a longer file it has what is nearest to the hole. Without a suffix, a model that has no format continues.
+    """
+    tokenizer = tokenizer_of(lm)
+    if not suffix and not _has_fim(lm, name):
+        ids = tokenizer.encode_document(prefix)[-max(room, 1) :]
+        return Rendered(ids, [Role.TEXT] * len(ids)), text_ends(tokenizer)
+    family = family_of(lm, name)
+    ends = formats.stop_ids(family, tokenizer, "fim")
+    whole = formats.fim(family, tokenizer, prefix, suffix, mode=mode, path=path)
+    if len(whole.ids) <= room:
+        return whole, ends
+    frame = len(formats.fim(family, tokenizer, "", "", mode=mode, path=path).ids)
+    if room <= frame:
+        raise UserError(f"a context with room for {room:,} tokens has none for text around the cursor: ask for fewer")
+    before, after = tokenizer.encode(prefix), tokenizer.encode(suffix)
+    kept = window(len(before), len(after), room - frame)
+    prompt = formats.fim(family, tokenizer, before[len(before) - kept[0] :], after[: kept[1]], mode=mode, path=path)
+    return prompt, ends
+
+
+def _has_fim(lm: LM, name: str) -> bool:
+    try:
+        return bool(family_of(lm, name).fim)
+    except UserError:
+        return False
+
+
+def _names(family: Family) -> set[str]:
+    return {part for parts in family.fim.values() for part in parts if isinstance(part, str)}
