@@ -25,7 +25,7 @@ from infer.sampling import Sampling
 from tests.infer import reference
 from tests.infer.models import tiny_lm, tokenizer
 
-SCHEDULES = 1000
+SCHEDULES = 400
 REQUESTS = 48
 
 
