@@ -36,24 +36,30 @@ class Memory(NamedTuple):
     value: Float[Array, "*L B T K H"]
 
 
+class Heads(NamedTuple):
+    """Of the tokens at hand, in one layer."""
+
+    query: Float[Array, "B S N H"]
+    key: Float[Array, "B S K H"]
+    value: Float[Array, "B S K H"]
+
+
+class Rule(NamedTuple):
+    """How a layer attends (see `codelm.attention.attend`)."""
+
+    scale: float
+    window: int
+    softcap: float
+    backend: str
+    """Taken by those that have a choice of kernels."""
+
+
 @runtime_checkable
 class Slots(Protocol):
     """What layers share of a cache into which the tokens at hand go."""
 
-    def attend(
-        self,
-        memory: Any,
-        query: Float[Array, "B S N H"],
-        key: Float[Array, "B S K H"],
-        value: Float[Array, "B S K H"],
-        rows: Rows,
-        *,
-        window: int,
-        scale: float,
-        softcap: float,
-        backend: str,
-    ) -> tuple[Float[Array, "B S N H"], Any]:
-        """What queries read of the memory and of the new keys and values, by `attend`'s rule; the memory with those."""
+    def attend(self, memory: Any, heads: Heads, rows: Rows, rule: Rule) -> tuple[Float[Array, "B S N H"], Any]:
+        """What queries read of the memory and of the new keys and values, and the memory with those."""
         ...
 
 
@@ -72,24 +78,16 @@ class Block(NamedTuple):
             segments=write(self.segments, rows.segments, self.length),
         )
 
-    def attend(
-        self,
-        memory: Memory,
-        query: Float[Array, "B S N H"],
-        key: Float[Array, "B S K H"],
-        value: Float[Array, "B S K H"],
-        rows: Rows,
-        **rule: Any,
-    ) -> tuple[Float[Array, "B S N H"], Memory]:
-        memory = Memory(write(memory.key, key, self.length), write(memory.value, value, self.length))
+    def attend(self, memory: Memory, heads: Heads, rows: Rows, rule: Rule) -> tuple[Float[Array, "B S N H"], Memory]:
+        memory = Memory(write(memory.key, heads.key, self.length), write(memory.value, heads.value, self.length))
         mixed = attend(
-            query,
-            *(whole.astype(query.dtype) for whole in memory),
+            heads.query,
+            *(whole.astype(heads.query.dtype) for whole in memory),
             query_positions=rows.positions,
             key_positions=self.positions,
             query_segments=rows.segments,
             key_segments=self.segments,
-            **rule,
+            **rule._asdict(),
         )
         return mixed, memory
 

@@ -16,7 +16,7 @@ from codelm.errors import UserError, nearest
 from codelm.format_table import FAMILIES, ChatLayout, Family, Mode, Part, Parts, Plain, RepositoryLayout, Slot
 
 __all__ = ["FAMILIES", "Family", "File", "Hole", "Message", "Mode", "Rendered", "Repository", "Role", "Surface", "Text"]
-__all__ += ["chat", "family", "fim", "fim_several", "repository", "stop_ids", "text"]
+__all__ += ["chat", "family", "family_of", "fim", "fim_several", "repository", "stop_ids", "text"]
 
 Surface = Literal["fim", "chat", "text"]
 
@@ -107,6 +107,23 @@ def family(name: str) -> Family:
         hint = nearest(name, list(FAMILIES))
         raise UserError(f"unknown model family {name!r}: did you mean {hint}? Known: {', '.join(FAMILIES)}")
     return FAMILIES[name]
+
+
+def family_of(tokenizer: TextEncoder) -> Family | None:
+    """The family with a fill-in-the-middle format whose special tokens a tokenizer has.
+
+    Several share their sentinels: of those, the one of whose tokens the largest share is there.
+    """
+
+    def has(name: str) -> bool:
+        return _find_special(tokenizer, name) is not None
+
+    def share(family: Family) -> float:
+        names = _all_tokens(family)
+        return sum(map(has, names)) / len(names)
+
+    fits = [family for family in FAMILIES.values() if family.fim and all(map(has, _document_sentinels(family)))]
+    return max(fits, key=share, default=None)
 
 
 def fim(
@@ -253,9 +270,22 @@ def _chat_layout(family: Family) -> ChatLayout:
     return family.chat
 
 
+def _document_sentinels(family: Family) -> set[str]:
+    """Without which there is no document with a hole."""
+    return {name for parts in family.fim.values() for name in _names(parts)} | set(family.start)
+
+
+def _all_tokens(family: Family) -> set[str]:
+    names = {family.end, *family.stops} | _document_tokens(family)
+    if family.chat is not None:
+        turns = (family.chat.user, family.chat.system, family.chat.tool, family.chat.ask, family.chat.reply)
+        names |= {name for parts in turns for name in _names(parts or ())}
+    return names | set(family.several.masks if family.several else ())
+
+
 def _document_tokens(family: Family) -> set[str]:
     """Tokens of the format that structure documents: none of them belongs in a completion."""
-    names = {name for parts in family.fim.values() for name in _names(parts)} | set(family.start)
+    names = _document_sentinels(family)
     if family.repository is not None:
         names |= {*_names(family.repository.name), *_names(family.repository.file), *_names(family.repository.between)}
     return names

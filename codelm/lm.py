@@ -96,21 +96,24 @@ class LM:
         """
         rows = [self._checked([ids])[0] for ids in prompts]
         if self.config.rope.scaling == "dynamic":  # keys turn anew as each text grows: nothing to share
-            return [_until(self._uncached(row.tolist(), max_new_tokens), stop) for row in rows]
+            return [_until(self._likeliest(row.tolist(), max_new_tokens), stop) for row in rows]
         tokens = np.zeros((len(rows), 1 << (max(map(len, rows)) - 1).bit_length()), np.int32)
         for row, ids in zip(tokens, rows, strict=True):
             row[: len(ids)] = ids
         written = np.asarray(_greedy(self.model, tokens, np.array([len(ids) for ids in rows]), max_new_tokens))
         return [_until(row.tolist(), stop) for row in written]
 
-    def _uncached(self, ids: list[int], max_new_tokens: int) -> list[int]:
-        """The whole text read anew for every token; room comes in powers of two, so that few shapes are compiled."""
-        start, last = len(ids), len(ids) + max_new_tokens
-        tokens = np.zeros((1, 1 << (last - 1).bit_length()), np.int32)
-        tokens[0, :start] = ids
-        for end in range(start, last):
-            tokens[0, end] = _next(self.model, tokens, end)
-        return tokens[0, start:last].tolist()
+    def next_scores(self, ids: Sequence[int]) -> Float[np.ndarray, " V"]:
+        """Of every token after these, all of them read anew; room comes in powers of two, so that few shapes are
+        compiled."""
+        tokens = np.zeros((1, 1 << (len(ids) - 1).bit_length()), np.int32)
+        tokens[:, : len(ids)] = self._checked([ids])
+        return np.asarray(_next(self.model, tokens, len(ids)))
+
+    def _likeliest(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        for _ in range(max_new_tokens):
+            ids = [*ids, int(np.argmax(self.next_scores(ids)))]
+        return ids[-max_new_tokens:]
 
     def _checked(self, ids: Int[np.ndarray | Array, "B T"] | Sequence[Sequence[int]]) -> Int[np.ndarray, "B T"]:
         """Ids as an array, refused when empty, ragged or outside the vocabulary (which jax would clip in silence)."""
@@ -186,12 +189,12 @@ _logits = jax.jit(lambda model, ids: model(ids))
 
 
 @jax.jit
-def _next(model: Transformer, tokens: Int[np.ndarray | Array, "1 T"], end: Int[Array, ""] | int) -> Int[Array, ""]:
-    """The likeliest token after the first `end`."""
+def _next(model: Transformer, tokens: Int[np.ndarray | Array, "1 T"], end: Int[Array, ""] | int) -> Float[Array, " V"]:
+    """Scores after the first `end` tokens."""
     index = jnp.arange(tokens.shape[1])[None]
     positions, segments = jnp.where(index < end, index, 0), jnp.where(index < end, 0, PAD)
     hidden, _, _ = model.hidden(jnp.asarray(tokens), positions, segments)
-    return jnp.argmax(model.logits(jax.lax.dynamic_slice_in_dim(hidden, end - 1, 1, axis=1))[0, 0])
+    return model.logits(jax.lax.dynamic_slice_in_dim(hidden, end - 1, 1, axis=1))[0, 0]
 
 
 @functools.partial(jax.jit, static_argnames="count")

@@ -21,7 +21,7 @@ from codelm import cache as kv
 from codelm import quantised
 from codelm.attention import NAME as ATTENTION
 from codelm.attention import attend
-from codelm.cache import Apart, Cache, Rows, Slots
+from codelm.cache import Apart, Cache, Heads, Rows, Rule, Slots
 from codelm.config import ModelConfig
 from codelm.matmuls import product
 from codelm.moe import MoEStats, moe
@@ -58,25 +58,24 @@ class Block(nnx.Module):
         self, x: Float[Array, "B S D"], rows: Rows, window: int, memory: Any, slots: Slots | None
     ) -> tuple[Float[Array, "B S D"], Any]:
         config = self.config
-        query, key, value = self.heads(x, rows)
-        rule: dict[str, Any] = {
-            "scale": config.attention_multiplier or config.head_dim**-0.5,
-            "window": window,
-            "softcap": config.attention_softcap,
-            "backend": config.attention,
-        }
+        heads = self.heads(x, rows)
+        scale = config.attention_multiplier or config.head_dim**-0.5
+        rule = Rule(scale, window, config.attention_softcap, config.attention)
         if slots is not None:
-            mixed, memory = slots.attend(memory, query, key, value, rows, **rule)
+            mixed, memory = slots.attend(memory, heads, rows, rule)
         else:
-            rule |= {"query_positions": rows.positions, "key_positions": rows.positions}
-            rule |= {"query_segments": rows.segments, "key_segments": rows.segments}
-            mixed = attend(query, key, value, **rule)
+            mixed = attend(
+                *heads,
+                query_positions=rows.positions,
+                key_positions=rows.positions,
+                query_segments=rows.segments,
+                key_segments=rows.segments,
+                **rule._asdict(),
+            )
         out = self.product("bsnh,nhd->bsd", follow(mixed, x), "out", like_stream(x))
         return self.biased(out, "out_bias"), memory
 
-    def heads(
-        self, x: Float[Array, "B S D"], rows: Rows
-    ) -> tuple[Float[Array, "B S N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
+    def heads(self, x: Float[Array, "B S D"], rows: Rows) -> Heads:
         """Rotated queries and keys, and values."""
         config = self.config
         query = self.biased(self.product("bsd,dnh->bsnh", x, "query"), "query_bias")
@@ -87,7 +86,7 @@ class Block(nnx.Module):
             key = rms_norm(key, self.scale("key_norm"), config.norm_eps)
         cos, sin = rotations(config.rope, config.head_dim, rows.positions)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        return checkpoint_name(query, "query"), checkpoint_name(key, "key"), checkpoint_name(value, "value")
+        return Heads(checkpoint_name(query, "query"), checkpoint_name(key, "key"), checkpoint_name(value, "value"))
 
     def feed_forward(self, x: Float[Array, "B S D"], rows: Rows) -> tuple[Float[Array, "B S D"], MoEStats | None]:
         if not self.config.moe.experts:
@@ -246,7 +245,7 @@ class Transformer(nnx.Module):
         self, x: Float[Array, "B S D"], rows: Rows, cache: Cache | Apart | None
     ) -> tuple[Float[Array, "B S D"], Any, MoEStats | None]:
         """Scan over the layers, in runs that repeat one pattern of windows; or each after the other, if apart."""
-        memory, slots = (None, None) if cache is None else (cache.memory, cast(Slots, cache.slots))
+        memory, slots = (None, None) if cache is None else (cache.memory, cache.slots)
         if isinstance(self.blocks, nnx.List):
             return *_each(self.blocks, x, rows, layer_windows(self.config), memory, slots), None
         outputs = []

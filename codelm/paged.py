@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Shaped
 
 from codelm.attention import explicit_axes, log_once
-from codelm.cache import EMPTY, Rows
+from codelm.cache import EMPTY, Heads, Rows, Rule
 from codelm.config import ModelConfig
 from codelm.sharding import everywhere, has_mesh, place, platform, spec
 from codelm.views import PAIRS, QUERY, Pages, side_by_side
@@ -62,27 +62,14 @@ class Slots:
     starts: Mapping[int, Int[Array | np.ndarray, " B"]]
     tables: Mapping[int, Int[Array | np.ndarray, "B n"]]
 
-    def attend(
-        self,
-        memory: Pages,
-        query: Float[Array, "B S N H"],
-        key: Float[Array, "B S K H"],
-        value: Float[Array, "B S K H"],
-        rows: Rows,
-        *,
-        window: int,
-        scale: float,
-        softcap: float,
-        backend: str,
-    ) -> tuple[Float[Array, "B S N H"], Pages]:
-        """Which backend is asked for does not matter: there is one kernel."""
-        (count, page), table = memory.values.shape[:2], jnp.asarray(self.tables[window])
-        at = everywhere(rows.positions) - self.starts[window][:, None]
+    def attend(self, memory: Pages, heads: Heads, rows: Rows, rule: Rule) -> tuple[Float[Array, "B S N H"], Pages]:
+        (count, page), table = memory.values.shape[:2], jnp.asarray(self.tables[rule.window])
+        at = everywhere(rows.positions) - self.starts[rule.window][:, None]
         own = jnp.take_along_axis(table, at // page, axis=1)
         to = jnp.where(everywhere(rows.segments) == EMPTY, count - 1, own), at % page
-        new = side_by_side(place(jnp.stack([key, value], axis=3), *PAIRS)).astype(memory.values.dtype)
-        read = functools.partial(_write_and_read, scale=float(scale), window=window, softcap=float(softcap))
-        arrays = (memory.values, query, new, to, table, at[:, -1] + 1)
+        new = side_by_side(place(jnp.stack([heads.key, heads.value], axis=3), *PAIRS)).astype(memory.values.dtype)
+        read = functools.partial(_write_and_read, rule=rule)
+        arrays = (memory.values, heads.query, new, to, table, at[:, -1] + 1)
         mixed, values = _over_mesh(read, *arrays) if has_mesh() else read(*arrays)
         return mixed, memory._replace(values=values)
 
@@ -112,9 +99,7 @@ def _write_and_read(
     tables: Int[Array, "B n"],
     ends: Int[Array, " B"],
     *,
-    scale: float,
-    window: int,
-    softcap: float,
+    rule: Rule,
 ) -> tuple[Float[Array, "B S N H"], Shaped[Array, "P page 2K H"]]:
     """The queries are each row's last, up to where it ends."""
     from jax.experimental.pallas.ops.tpu.ragged_paged_attention import ragged_paged_attention
@@ -128,9 +113,9 @@ def _write_and_read(
         tables,
         jnp.arange(rows + 1, dtype=jnp.int32) * each,
         jnp.array([rows], jnp.int32),
-        sm_scale=scale,
-        sliding_window=window or None,
-        soft_cap=softcap or None,
+        sm_scale=rule.scale,
+        sliding_window=rule.window or None,
+        soft_cap=rule.softcap or None,
         num_kv_pages_per_block=min(tables.shape[1], max(KEYS // pages.shape[1], 1)),
         num_queries_per_block=min(rows * each, QUERIES),
     )

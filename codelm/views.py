@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, Shaped
 
 from codelm.attention import MASKED, MIN_CHUNK, SCORES
-from codelm.cache import Memory, Rows
+from codelm.cache import Heads, Memory, Rows, Rule
 from codelm.config import ModelConfig
 from codelm.sharding import has_mesh, place, spec
 from codelm.windows import layer_windows
@@ -52,24 +52,11 @@ class Slots:
     starts: Mapping[int, Int[Array | np.ndarray, " B"]]
     dtype: str
 
-    def attend(
-        self,
-        memory: Memory,
-        query: Float[Array, "B S N H"],
-        key: Float[Array, "B S K H"],
-        value: Float[Array, "B S K H"],
-        rows: Rows,
-        *,
-        window: int,
-        scale: float,
-        softcap: float,
-        backend: str,
-    ) -> tuple[Float[Array, "B S N H"], Memory]:
-        """Which backend is asked for does not matter: no kernel reads views."""
-        at = rows.positions - self.starts[window][:, None]
-        new = (place(rounded(x, self.dtype).swapaxes(1, 2), *VIEW) for x in (key, value))
+    def attend(self, memory: Memory, heads: Heads, rows: Rows, rule: Rule) -> tuple[Float[Array, "B S N H"], Memory]:
+        at = rows.positions - self.starts[rule.window][:, None]
+        new = (place(rounded(x, self.dtype).swapaxes(1, 2), *VIEW) for x in (heads.key, heads.value))
         memory = Memory(*(_put(view, x, at[:, 0]) for view, x in zip(memory, new, strict=True)))
-        return read(query, memory, at, window, scale, softcap), memory
+        return read(heads.query, memory, at, rule), memory
 
 
 def make_pages(config: ModelConfig, counts: Mapping[int, int], size: int, dtype: str) -> tuple[Pages, ...]:
@@ -196,29 +183,28 @@ def _put(view: Float[Array, "B K T H"], new: Float[Array, "B K S H"], at: Int[Ar
     return put(view, new, at)
 
 
-def read(
-    query: Float[Array, "B S N H"], view: Memory, at: Int[Array, "B S"], window: int, scale: float, softcap: float
-) -> Float[Array, "B S N H"]:
+def read(query: Float[Array, "B S N H"], view: Memory, at: Int[Array, "B S"], rule: Rule) -> Float[Array, "B S N H"]:
     """Attention of queries that stand at slots of their row's view; statistics in float32."""
     batch, queries, heads, width = query.shape
     kv_heads, keys = view.key.shape[1:3]
     if queries > MIN_CHUNK and queries * keys > SCORES and queries % MIN_CHUNK == 0:  # not all scores at once
         fold = functools.partial(jnp.split, indices_or_sections=queries // MIN_CHUNK, axis=1)
         parts = zip(fold(query), fold(at), strict=True)
-        return jnp.concatenate([read(part, view, where, window, scale, softcap) for part, where in parts], axis=1)
+        return jnp.concatenate([read(part, view, where, rule) for part, where in parts], axis=1)
     # Written out as products of matrices with the cache on the right: einsum puts it on the left, and then XLA copies
     # the whole of it, transposed, at every token. So it would the matrix that comes next, but for the barrier.
     groups = heads // kv_heads
     grouped = place(query.reshape(batch, queries, kv_heads, groups, width), *GROUPED).transpose(0, 2, 3, 1, 4)
     grouped = place(grouped.reshape(batch, kv_heads, groups * queries, width), *VIEW)
     rows = ((0, 1), (0, 1))
-    scores = jax.lax.dot_general(grouped, view.key, (((3,), (3,)), rows), preferred_element_type=jnp.float32) * scale
-    if softcap:
-        scores = softcap * jnp.tanh(scores / softcap)
+    scores = jax.lax.dot_general(grouped, view.key, (((3,), (3,)), rows), preferred_element_type=jnp.float32)
+    scores *= rule.scale
+    if rule.softcap:
+        scores = rule.softcap * jnp.tanh(scores / rule.softcap)
     slots = jnp.arange(keys)
     seen = slots <= at[..., None]
-    if window:
-        seen &= slots > at[..., None] - window
+    if rule.window:
+        seen &= slots > at[..., None] - rule.window
     seen = jnp.tile(seen, (1, groups, 1))[:, None]
     weights = jax.nn.softmax(jnp.where(seen, scores, MASKED), axis=-1).astype(view.value.dtype)
     mixed = jax.lax.dot_general(weights, view.value, (((3,), (2,)), rows))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from codelm.errors import UserError
 from codelm.format_table import Mode
 from codelm.lm import LM, Prompt
+from infer import uncached
 from infer.engine import Engine
 from infer.healing import heal as healed
 from infer.prompts import prompt_and_ends, text_ends, tokenizer_of
@@ -42,10 +43,8 @@ def generate(
     stop: Collection[int | str],
 ) -> list[str | list[int]]:
     """What follows each prompt, all of them at once: text for text, ids for ids. Texts stop at tokens that end one."""
-    settings = Sampling(**sampling)
-    if lm.config.rope.scaling == "dynamic":
-        return _uncached(lm, prompts, max_new_tokens, settings, stop)
     stop_ids = {each for each in stop if not isinstance(each, str)}
+    strings = tuple(each for each in stop if isinstance(each, str))
     requests = []
     for prompt in prompts:
         if isinstance(prompt, str):
@@ -53,10 +52,8 @@ def generate(
             ids, ends = tokenizer.encode_document(prompt), stop_ids | text_ends(tokenizer)
         else:
             ids, ends = [int(i) for i in prompt], stop_ids
-        texts = tuple(each for each in stop if isinstance(each, str))
-        requests.append(Request(ids, max_new_tokens, settings, seed, stop_ids=ends, stop=texts))
-    streams = [engine_of(lm).submit(request) for request in requests]
-    texts = [_whole(stream.text()) for stream in streams]
+        requests.append(Request(ids, max_new_tokens, Sampling(**sampling), seed, stop_ids=ends, stop=strings))
+    texts = [text for (text,), _ in written(lm, requests)]
     return [text.text if isinstance(prompt, str) else text.ids for prompt, text in zip(prompts, texts, strict=True)]
 
 
@@ -80,10 +77,10 @@ def infill(
     may have cut, of the prefix or of both, and writes them again whole (see `infer.healing`). A model without a
     fill-in-the-middle format continues the prefix, and takes no suffix.
     """
-    engine, tokenizer = engine_of(lm), tokenizer_of(lm)
+    tokenizer = tokenizer_of(lm)
     requests = []
     for prefix, suffix in holes:
-        room = engine.context - max_new_tokens
+        room = lm.config.max_seq_len - max_new_tokens
         prompt, ends = prompt_and_ends(lm, prefix, suffix, room, mode=mode, path=path, name=family)
         ids, healing = healed(tokenizer, prompt, suffix=heal == "both") if heal else (prompt.ids, None)
         requests.append(
@@ -100,31 +97,25 @@ def infill(
             )
         )
     return [
-        [_completion(text, stream.timing) for text in stream.texts()]
-        for stream in [engine.submit(request) for request in requests]
+        [Completion(text.text, text.ids, text.finish, text.mean_logprob, timing) for text in texts]
+        for texts, timing in written(lm, requests)
     ]
 
 
-def _completion(text: Text, timing: Timing) -> Completion:
-    whole = _whole(text)
-    return Completion(whole.text, whole.ids, whole.finish, whole.mean_logprob, timing)
-
-
-def _uncached(
-    lm: LM,
-    prompts: Sequence[Prompt],
-    max_new_tokens: int,
-    sampling: Sampling,
-    stop: Collection[int | str],
-) -> list[str | list[int]]:
-    """Without the engine, for a model whose keys change as its text grows: the likeliest tokens alone."""
-    if any(isinstance(each, str) for each in [*prompts, *stop]) or sampling != Sampling():
-        raise UserError("a model with dynamic rope scaling takes ids and gives the likeliest tokens, no more")
-    ids = [[int(i) for i in prompt] for prompt in prompts]
-    return [*lm.complete(ids, max_new_tokens, {int(each) for each in stop})]
-
-
-def _whole(text: Text) -> Text:
-    if text.finish == "error":
-        raise UserError(text.error)
-    return text
+def written(lm: LM, requests: Sequence[Request]) -> list[tuple[list[Text], Timing]]:
+    """The texts of each request, all at once; of all or, where one is refused or fails, of none."""
+    if lm.config.rope.scaling == "dynamic":  # nothing to cache: see infer.uncached
+        found = [uncached.written(lm, request) for request in requests]
+    else:
+        engine, streams = engine_of(lm), []
+        try:
+            for request in requests:
+                streams.append(engine.submit(request))  # noqa: PERF401  (those before one that is refused are cancelled)
+            found = [(stream.texts(), stream.timing) for stream in streams]
+        finally:
+            for stream in streams:
+                stream.cancel()
+    for texts, _ in found:
+        if failed := next((text for text in texts if text.finish == "error"), None):
+            raise UserError(failed.error)
+    return found

@@ -21,7 +21,7 @@ from codelm.model import Transformer
 from codelm.views import Pages
 from infer import programs
 from infer.pages import Copy
-from infer.programs import LIKELIEST, STEERED, Choosing, Sight, Steering, Targets, Written
+from infer.programs import LIKELIEST, Choosing, Sight, Steering, Targets, Written
 from infer.request import MOST_STOPS
 from infer.run import Run
 from infer.sampling import Choice, Sampling, settings
@@ -256,35 +256,37 @@ class Device:
         samplings = [run.request.sampling if run else GREEDY for run in runs]
         how = max(run.how if run else LIKELIEST for run in runs)
         index = np.array([run.written if run else 0 for run in runs], np.int32)
-        steering = self._steering(runs) if how == STEERED else self._no_steering(len(runs))
-        return Choosing(settings(samplings, [run.seed if run else 0 for run in runs]), index, steering, np.int32(how))
-
-    def _no_steering(self, rows: int) -> Steering:
-        """For calls that do not read it: kept on the device."""
-        if rows not in self.plain:
-            self.plain[rows] = jax.device_put(_neutral(rows, self.config.vocab_size))
-        return self.plain[rows]
+        seeds = [run.seed if run else 0 for run in runs]
+        return Choosing(settings(samplings, seeds), index, self._steering(runs), np.int32(how))
 
     def _steering(self, runs: Sequence[Run | None]) -> Steering:
-        steering = _neutral(len(runs), self.config.vocab_size)
+        """What none of them asks for is on the device already, and stays there."""
+        shape = len(runs), self.config.vocab_size
+        if len(runs) not in self.plain:
+            parts = (
+                np.zeros(shape, bool),
+                np.zeros(shape, np.int32),
+                np.zeros(shape, np.float32),
+                np.ones(shape, bool),
+            )
+            self.plain[len(runs)] = jax.device_put(Steering(*parts))
+        asked: dict[str, np.ndarray] = {}
         for row, run in enumerate(runs):
-            if run is None or run.how != STEERED:
+            if run is None:
                 continue
             if run.request.sampling.penalised:
-                steering.prompt[row, np.asarray(run.request.ids)] = True
+                asked.setdefault("prompt", np.zeros(shape, bool))[row, np.asarray(run.request.ids)] = True
+                counts = asked.setdefault("counts", np.zeros(shape, np.int32))
                 for token, count in run.counts().items():
-                    steering.counts[row, token] = count
+                    counts[row, token] = count
             for token, bias in run.request.sampling.logit_bias.items():
-                steering.bias[row, token] = bias
+                asked.setdefault("bias", np.zeros(shape, np.float32))[row, token] = bias
             if run.allowed is not None:
-                steering.allowed[row] = False
-                steering.allowed[row, : len(run.allowed)] = run.allowed
-        return jax.device_put(steering)  # as what is kept there: a program takes one kind of array or the other
-
-
-def _neutral(rows: int, vocab_size: int) -> Steering:
-    shape = (rows, vocab_size)
-    return Steering(np.zeros(shape, bool), np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.ones(shape, bool))
+                allowed = asked.setdefault("allowed", np.ones(shape, bool))
+                allowed[row] = False
+                allowed[row, : len(run.allowed)] = run.allowed
+        # On the device first, as the rest is: programs take one kind of array or the other.
+        return self.plain[len(runs)]._replace(**jax.device_put(asked))
 
 
 def _copied(starts: Mapping[int, Int[np.ndarray, " B"]]) -> dict[int, Int[np.ndarray, " B"]]:

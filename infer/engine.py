@@ -53,7 +53,8 @@ class Options:
     context: int = 0
     """Longest prompt and text together; 0 = what the model is good for."""
     memory: int = 0
-    """Bytes of keys and values; 0 = what twice as many full texts as rows take, if there is room."""
+    """Bytes of keys and values in pages; 0 = what twice as many full texts as rows take, if there is room. Where no
+    kernel reads pages, views of what is being written take as much as it has in them."""
     cache: Literal["", "float32", "bfloat16", "int8"] = ""
     """What keys and values are kept in; empty = what the model computes in."""
     page: int = 16
@@ -138,6 +139,7 @@ class Engine:
 
     def start(self) -> None:
         """Work in a thread of its own from now on, until closed. Otherwise whoever reads a stream does the work."""
+        self.closing = False
         self.thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self.thread.start()
 

@@ -38,13 +38,19 @@ def count_pages(
     At least one text of full length fits, or it is refused.
     """
     bytes_of_one = sum(count * page_bytes(config, window, page, dtype) for window, count in of_one.items())
-    texts = (memory or min(ROOM * rows * bytes_of_one, free_bytes())) / bytes_of_one
+    texts = (memory or min(ROOM * rows * bytes_of_one, _about(free_bytes()))) / bytes_of_one
     if texts < 1:
         raise UserError(
             f"{texts * bytes_of_one / 2**20:,.1f} MiB for keys and values do not hold one text of full length "
             f"({bytes_of_one / 2**20:,.1f} MiB): give more memory, or a smaller context"
         )
     return {window: int(count * texts) for window, count in of_one.items()}
+
+
+def _about(size: int) -> int:
+    """A little less, in three leading bits: programs are compiled for a number of pages, and free memory varies."""
+    step = 1 << max(size.bit_length() - 3, 0)
+    return size // step * step
 
 
 def free_bytes() -> int:

@@ -6,7 +6,7 @@ chosen are values, so nothing is compiled anew for them. Pages and views are don
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ import numpy as np
 from jax.tree_util import PyTreeDef
 from jaxtyping import Array, Bool, Float, Int
 
-from codelm import cache as kv
 from codelm import paged, views
 from codelm.cache import Apart, Memory
 from codelm.config import ModelConfig
@@ -181,8 +180,8 @@ def pick(
 def _cache(pages: tuple[Pages, ...], memory: tuple[Memory, ...], sight: Sight, dtype: str) -> Apart:
     """Pages themselves, where there are tables to read them by."""
     if sight.tables is None:
-        return Apart(memory, cast(kv.Slots, Slots(sight.starts, dtype)))
-    return Apart(pages, cast(kv.Slots, paged.Slots(sight.starts, sight.tables)))
+        return Apart(memory, Slots(sight.starts, dtype))
+    return Apart(pages, paged.Slots(sight.starts, sight.tables))
 
 
 def _stored(

@@ -3,7 +3,7 @@
 from codelm import formats
 from codelm.cursor import window
 from codelm.errors import UserError
-from codelm.format_table import FAMILIES, Family, Mode
+from codelm.format_table import Family, Mode
 from codelm.formats import Rendered, Role
 from codelm.lm import LM, TEXT_ENDS
 from codelm.tokenizer import Tokenizer
@@ -21,18 +21,16 @@ def text_ends(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def family_of(lm: LM, name: str = "") -> Family:
-    """The prompt format of a name; else of the run the model comes from; else the first that has its special tokens."""
+    """The prompt format of a name; else of the run the model comes from; else the one whose tokens it has."""
     if name or lm.prompt_format:
         return formats.family(name or lm.prompt_format)
-    special = tokenizer_of(lm).special
-    names = {name: {*_names(family), family.end, *family.start} for name, family in FAMILIES.items() if family.fim}
-    fits = [name for name, needed in names.items() if needed <= special.keys()]
-    if not fits:
+    found = formats.family_of(tokenizer_of(lm))
+    if found is None:
         raise UserError(
             "this model's tokenizer has the fill-in-the-middle tokens of no known format, so it takes no suffix: "
             "continue the prefix alone, or name a format"
         )
-    return formats.family(fits[0])
+    return found
 
 
 def prompt_and_ends(
@@ -65,7 +63,3 @@ def _has_fim(lm: LM, name: str) -> bool:
         return bool(family_of(lm, name).fim)
     except UserError:
         return False
-
-
-def _names(family: Family) -> set[str]:
-    return {part for parts in family.fim.values() for part in parts if isinstance(part, str)}

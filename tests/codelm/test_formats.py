@@ -897,3 +897,11 @@ def test_roles_are_small_numbers_that_do_not_move() -> None:
         *[("PROMPT", 6), ("ASSISTANT", 7)],
     ]
     assert [f.name for f in fields(Rendered)] == ["ids", "roles"]
+
+
+@pytest.mark.parametrize("name", [name for name in SPECIALS if FAMILIES[name].fim])
+def test_the_family_is_known_by_its_special_tokens(name: str) -> None:
+    """Or it is one that has the same, as both of Qwen's have."""
+    found = formats.family_of(FakeTokenizer(SPECIALS[name]))
+    assert found is not None
+    assert found.name == name or set(SPECIALS[found.name]) >= set(SPECIALS[name])

@@ -159,7 +159,8 @@ def test_a_run_that_has_no_state_yet_says_so(copy: Path) -> None:
 
 def test_told_to_stop_before_it_trains_it_exits_with_0(config: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "codelm", *command(config, tmp_path)],
+        # Many steps, so that it is not at its end before the signal comes.
+        [sys.executable, "-m", "codelm", *command(config, tmp_path), "--train.steps", "5000"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

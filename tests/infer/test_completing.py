@@ -53,6 +53,21 @@ def test_ids_give_ids_and_numpy_too(lm: LM) -> None:
     assert lm.generate([[70, 80, 90], [71]], 4) == [lm.generate([70, 80, 90], 4), lm.generate([71], 4)]
 
 
+def test_a_model_whose_keys_turn_anew_as_a_text_grows_writes_without_a_cache(lm: LM) -> None:
+    """Dynamic rope scaling; while the text is short it scales nothing, so the engine's model tells what to expect."""
+    rope = dataclasses.replace(lm.config.rope, scaling="dynamic", factor=2.0, original_seq_len=128)
+    config = dataclasses.replace(lm.config, rope=rope)
+    turning = dataclasses.replace(lm, config=config, model=create(config, 0))
+    sampling = {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.2, "logit_bias": {70: 3.0}}
+    free = lm.generate("def f(", 12)
+    for given in ({}, {"seed": 3, **sampling}, {"stop": [free[3:5]]}):
+        assert turning.generate(["def f(", "x"], 12, **given) == lm.generate(["def f(", "x"], 12, **given)
+    [ours, theirs] = [each.infill("x = ", "\n", 6, n=2, heal="") for each in (turning, lm)]
+    assert [text.text for text in ours] == [text.text for text in theirs]
+    with pytest.raises(UserError, match="takes no grammar and no token healing: give heal=''"):
+        turning.infill("x = ", "\n", 6)
+
+
 def test_stop_strings_and_stop_tokens_may_be_mixed(lm: LM) -> None:
     free = lm.generate("def f(", max_new_tokens=12)
     cut = re.findall(r"[ -~]", free)[-1]

@@ -17,21 +17,7 @@ from codelm.tokenizer import Tokenizer
 from infer import constraints
 from infer.constraints import Constraint, Grammar
 from tests.codelm.test_tokenizer import CODE, byte_level
-
-END, OTHER = 0, 1  # special tokens of the tiny vocabulary
-
-
-class NoEncoder:
-    """The tiny vocabulary is given ids."""
-
-    awkward = re.compile("(?!)")
-
-    def encode(self, text: str) -> list[int]:
-        raise AssertionError(text)
-
-
-def tiny(*pieces: str) -> Tokenizer:
-    return Tokenizer((b"", b"", *(p.encode() for p in pieces)), {"<end>": END, "<other>": OTHER}, (None,), NoEncoder())
+from tests.infer.vocabularies import END, OTHER, tiny
 
 
 @pytest.fixture(scope="module", params=["ours", "byte level"])

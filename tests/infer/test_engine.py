@@ -296,6 +296,9 @@ def test_readers_in_threads_of_their_own(lm: LM) -> None:
     engine.close()
     assert [found[seed] for seed in range(8)] == expected
     assert engine.submit(Request(prompt(1), 8)).text() == expected[1]  # and without the thread again
+    engine.start()
+    assert engine.submit(Request(prompt(2), 8)).text() == expected[2]  # and with another
+    engine.close()
 
 
 def test_experts_drop_nothing_however_a_prompt_is_cut() -> None:

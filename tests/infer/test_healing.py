@@ -1,6 +1,5 @@
 """Token healing against enumeration on tiny vocabularies, and against texts that a model knows by heart."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,22 +15,7 @@ from codelm.tokenizer import Tokenizer
 from infer.healing import Healing, heal
 from tests.codelm.test_formats import FIM_MODES, SPECIALS
 from tests.codelm.test_tokenizer import CODE, byte_level
-
-END, OTHER = 0, 1  # special tokens of the tiny vocabularies
-
-
-class NoEncoder:
-    """Tiny vocabularies are given ids."""
-
-    awkward = re.compile("(?!)")
-
-    def encode(self, text: str) -> list[int]:
-        raise AssertionError(text)
-
-
-def tiny(*pieces: str) -> Tokenizer:
-    return Tokenizer((b"", b"", *(p.encode() for p in pieces)), {"<end>": END, "<other>": OTHER}, (None,), NoEncoder())
-
+from tests.infer.vocabularies import END, OTHER, tiny
 
 FULL = tiny("a", "b", "ab", "ba", "abb")
 NO_B = tiny("a", "ab", "aab", "ca", "c")  # behind "a" nothing spells "b"

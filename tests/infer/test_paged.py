@@ -18,15 +18,14 @@ from jax.experimental.pallas.ops.tpu.ragged_paged_attention import kernel as ker
 from jax.sharding import AxisType, NamedSharding
 
 from codelm import attention, paged, views
-from codelm.cache import Rows
+from codelm.cache import Heads, Rows, Rule
 from codelm.config import ModelConfig, dial
 from codelm.lm import LM
 from codelm.model import create
 from codelm.windows import layer_windows
 from infer import programs
-from infer.device import _neutral
 from infer.engine import Engine, Options
-from infer.programs import Choosing, Sight, Targets
+from infer.programs import Choosing, Sight, Steering, Targets
 from infer.request import MOST_STOPS, Request
 from infer.sampling import Sampling, settings
 from train.topologies import parse
@@ -104,10 +103,10 @@ def test_what_is_new_is_written_and_all_that_is_seen_is_read(window: int, softca
         slot = positions[row, i] - starts[row]
         expected[tables[row, slot // 4], slot % 4] = np.stack([key[row, i], value[row, i]], axis=1).reshape(4, 128)
     slots = paged.Slots({window: starts}, {window: tables})
-    rule: dict[str, Any] = {"window": window, "scale": 0.1, "softcap": softcap, "backend": "auto"}
+    rule = Rule(0.1, window, softcap, "auto")
     rows = Rows(jnp.asarray(positions), jnp.asarray(segments))
-    arrays = (jnp.asarray(x) for x in (query, key, value))
-    mixed, memory = slots.attend(views.Pages(jnp.asarray(pages), None), *arrays, rows, **rule)
+    heads = Heads(*(jnp.asarray(x) for x in (query, key, value)))
+    mixed, memory = slots.attend(views.Pages(jnp.asarray(pages), None), heads, rows, rule)
     np.testing.assert_array_equal(memory.values[:8], expected[:8])  # the last is nobody's
     for row, i in zip(*np.nonzero(segments == 0), strict=True):
         end = positions[row, i] - starts[row] + 1
@@ -142,7 +141,9 @@ def compiled(topology: str, rows: int, tokens: int) -> Any:
         sight = Sight({w: zeros(rows) for w in windows}, {w: zeros(rows, 64) for w in windows})
         given = (tree, leaves, jax.tree.map(there, pages), (), sight)
         targets = Targets({w: zeros(rows, tokens) for w in windows}, zeros(rows, tokens))
-        how = settings([Sampling()] * rows, [0] * rows), zeros(rows), _neutral(rows, config.vocab_size), np.int32(0)
+        shape = rows, config.vocab_size
+        plain = Steering(np.zeros(shape, bool), zeros(*shape), np.zeros(shape, np.float32), np.ones(shape, bool))
+        how = settings([Sampling()] * rows, [0] * rows), zeros(rows), plain, np.int32(0)
         if rows > 1:
             stops = zeros(rows, MOST_STOPS)
             call = (*given, targets, zeros(rows), zeros(rows), zeros(rows), stops, Choosing(*how), "bfloat16")
