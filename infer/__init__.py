@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from infer.constraints import Grammar
     from infer.engine import Engine, Options
     from infer.healing import Healing
-    from infer.request import Event, Request
+    from infer.request import Drafts, Event, Request
     from infer.sampling import Sampling
 
 _MODULES = {
+    "Drafts": "request",
     "Engine": "engine",
     "Event": "request",
     "Grammar": "constraints",
@@ -24,7 +25,7 @@ _MODULES = {
     "Request": "request",
     "Sampling": "sampling",
 }
-__all__ = ["Engine", "Event", "Grammar", "Healing", "Options", "Request", "Sampling"]
+__all__ = ["Drafts", "Engine", "Event", "Grammar", "Healing", "Options", "Request", "Sampling"]
 
 
 def __getattr__(name: str) -> object:

@@ -46,6 +46,10 @@ class Constraint(Protocol):
         """This token was chosen."""
         ...
 
+    def rewind(self, tokens: int) -> None:
+        """The last so many were not, after all; what was allowed after them was only a question."""
+        ...
+
 
 @dataclass(frozen=True)
 class Grammar:
@@ -79,6 +83,9 @@ class _GrammarRun:
     def advance(self, token: int) -> None:
         if token not in self._end_ids:
             self._matcher.consume_token(token)
+
+    def rewind(self, tokens: int) -> None:
+        self._matcher.rollback(tokens)
 
     def _problem(self) -> str:
         reason = _one_line(self._matcher.get_error())

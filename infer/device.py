@@ -5,7 +5,7 @@ Knows which rows are in which view, and nothing of queues, priorities or text.
 
 import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from infer.run import Run
 from infer.sampling import Choice, Sampling, settings
 
 GREEDY = Sampling()
+TIMINGS = 3  # calls to time when warming up
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,24 @@ class Shapes:
     """Of a prompt, read at once."""
     steps: int
     """Tokens decoded in one call at most."""
+    widths: tuple[int, ...]
+    """Tokens verified at once: the last one of a text, and drafts of what follows; none = nothing is drafted."""
     page: int
+
+    @property
+    def adds(self) -> int:
+        """Tokens that a call adds to a text at most."""
+        return max(*self.chunks, self.steps, *self.widths)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that calls take, as they were when the device was warmed up."""
+
+    step: float
+    """Decoding one token for each row."""
+    widths: Mapping[int, float]
+    """Verifying so many at once."""
 
 
 @dataclass
@@ -64,20 +82,27 @@ class Device:
         self.counts = {window: count + 1 for window, count in pages.items()}  # the last is for what is not kept
         self.mesh = jax.sharding.get_mesh()
         self.reads_pages = paged.reads_pages(model.config, dtype, shapes.rows[-1] * shapes.slots[-1] // shapes.page)
-        self.leaves, self.tree = jax.tree.flatten(model.apart())
+        leaves, self.tree = jax.tree.flatten(model.apart())
+        self.device = min(leaves[0].devices(), key=lambda device: device.id)
+        self.leaves = self._there(leaves)
         self.warm_compilations, self.warm_up_seconds = 0, 0.0
+        self.costs: dict[tuple[int, int], Costs] = {}
         self.reset()
 
     def reset(self) -> None:
         """Empty pages; all that was in them, and in views, is gone."""
         with self.placed():
-            self.pages = _pages(self.config, tuple(self.counts.items()), self.shapes.page, self.dtype)
+            self.pages = self._there(_pages(self.config, tuple(self.counts.items()), self.shapes.page, self.dtype))
         self.reader: Resident | None = None
         self.writer: Resident | None = None
-        self.plain: dict[int, Steering] = {}
+        self.plain: dict[tuple[int, int], Steering] = {}
 
     def placed(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.mesh.empty else jax.set_mesh(self.mesh)
+
+    def _there(self, arrays: Any) -> Any:
+        """Bound to their device: programs are compiled for arrays that are, or for those that are not."""
+        return jax.device_put(arrays, self.device) if self.mesh.empty else arrays
 
     # ---- calls ----
 
@@ -91,20 +116,40 @@ class Device:
         start = run.lease.length
         self.reader = self._fit(self.reader, [run], start + _bucket(self.shapes.chunks, count))
         token, logprob = self._extend(self.reader, run.ids[start : start + count], start, last)
-        return (int(token[0]), float(logprob[0])) if last else (-1, 0.0)
+        return (int(np.asarray(token)[0, 0]), float(np.asarray(logprob)[0, 0])) if last else (-1, 0.0)
 
     def decode(self, most: Mapping[Run, int]) -> dict[Run, list[tuple[int, float]]]:
         """Go on with runs by at most so many tokens each: the tokens and their log-probabilities."""
-        if self.reader and self.reader.runs == list(most):  # the one run that was just read goes on where it is
+        resident = self._writing(list(most), self.shapes.steps)
+        return self._told(resident, most, self._decode(resident, most))
+
+    def verify(self, drafts: Mapping[Run, Sequence[int]]) -> dict[Run, list[tuple[int, float]]]:
+        """Go on with runs by as much of their drafts as they would write by themselves, and one token more."""
+        width = _bucket(self.shapes.widths, 1 + max(map(len, drafts.values())))
+        resident = self._writing(list(drafts), width)
+        return self._told(resident, drafts, self._verify(resident, drafts, width))
+
+    def costs_of(self, runs: Sequence[Run]) -> Costs | None:
+        """Of going on with these; None before it is warm."""
+        reach = max(len(run.ids) for run in runs) + self.shapes.adds
+        slots = next((slots for slots in self.shapes.slots if slots >= reach), self.shapes.slots[-1])
+        return self.costs.get((_bucket(self.shapes.rows, len(runs)), slots))
+
+    def _writing(self, runs: Sequence[Run], adds: int) -> Resident:
+        """The view that these go on in, by so many tokens at most."""
+        if self.reader and self.reader.runs == runs:  # the one run that was just read goes on where it is
             self.writer = self.reader
-        if self.reader and self.reader.runs[0] in most:  # or in another view, and what was read falls behind
+        if self.reader and self.reader.runs[0] in runs:  # or in another view, and what was read falls behind
             self.reader = None
-        reach = max(len(run.ids) for run in most) + self.shapes.steps
-        self.writer = self._fit(self.writer, list(most), reach)
-        written = self._decode(self.writer, most)
+        self.writer = self._fit(self.writer, runs, max(len(run.ids) for run in runs) + adds)
+        return self.writer
+
+    def _told(self, resident: Resident, runs: Iterable[Run], written: Written) -> dict[Run, list[tuple[int, float]]]:
         jax.tree.map(lambda x: x.copy_to_host_async(), written)
-        tokens, logprobs, counts = (np.asarray(x).tolist() for x in written)
-        rows = {run: self.writer.runs.index(run) for run in most}
+        tokens, logprobs, counts, ahead = (np.asarray(x).tolist() for x in written)
+        rows = {run: resident.runs.index(run) for run in runs}
+        for run, row in rows.items():
+            run.ahead = ahead[row]
         return {run: list(zip(tokens[row], logprobs[row], strict=True))[: counts[row]] for run, row in rows.items()}
 
     def _extend(self, resident: Resident, tokens: Sequence[int], start: int, last: bool) -> Choice:
@@ -127,10 +172,12 @@ class Device:
         )
         return choice
 
-    def _decode(self, resident: Resident, most: Mapping[Run, int]) -> Written:
+    def _decode(self, resident: Resident, most: Mapping[Run, int], nobodys: int = 0) -> Written:
+        """`nobodys`: the tokens for rows that are nobody's."""
         rows = len(resident.runs)
         stops = np.full((rows, MOST_STOPS), -2, np.int32)  # a token that there is not
-        tokens, starts, limits = (np.zeros(rows, np.int32) for _ in range(3))
+        tokens, starts = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        limits = np.full(rows, nobodys, np.int32)
         for row, run in enumerate(resident.runs):
             if run is not None:
                 tokens[row], starts[row], limits[row] = run.ids[-1], len(run.ids) - 1, most[run]
@@ -151,22 +198,63 @@ class Device:
         )
         return written
 
+    def _verify(self, resident: Resident, drafts: Mapping[Run, Sequence[int]], width: int) -> Written:
+        rows = len(resident.runs)
+        tokens = np.zeros((rows, width), np.int32)
+        starts, given = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        for row, run in enumerate(resident.runs):
+            if run is not None:
+                starts[row], given[row] = len(run.ids) - 1, 1 + len(drafts[run])
+                tokens[row, : given[row]] = [run.ids[-1], *drafts[run]]
+        self.pages, resident.memory, written = programs.verify(
+            self.tree,
+            self.leaves,
+            self.pages,
+            resident.memory,
+            Sight(_copied(resident.starts), resident.tables),
+            self._targets(resident.runs, starts.tolist(), given.tolist(), width),
+            tokens,
+            starts,
+            given,
+            self._choosing(resident.runs, width),
+            dtype=self.dtype,
+        )
+        return written
+
     def warm_up(self) -> float:
         """Run every program on every shape, on rows of nobody; the seconds it took."""
         began = time.perf_counter()
         idle = {window: count - 1 for window, count in self.counts.items()}
         self.pages = programs.copy(self.config, self.pages, idle, idle)
         for slots in self.shapes.slots:
+            for size in self.shapes.chunks:
+                self._extend(self._empty(1, slots), [0] * size, 0, last=True)
             for rows in self.shapes.rows:
                 resident = self._empty(rows, slots)
                 self._load(resident, 0, None)
                 self._decode(resident, {})
-            for size in self.shapes.chunks:
-                self._extend(self._empty(1, slots), [0] * size, 0, last=True)
+                self.costs[rows, slots] = self._timed(resident)
         jax.block_until_ready(self.pages)
         self.warm_compilations = _compiled()
         self.warm_up_seconds = time.perf_counter() - began
         return self.warm_up_seconds
+
+    def _timed(self, resident: Resident) -> Costs:
+        """The least of a few calls: what else the machine does is no cost of theirs."""
+
+        def seconds(call: Callable[[], Written]) -> float:
+            taken = []
+            for _ in range(TIMINGS):
+                began = time.perf_counter()
+                jax.block_until_ready(call())
+                taken.append(time.perf_counter() - began)
+            return min(taken)
+
+        steps = self.shapes.steps
+        return Costs(
+            seconds(lambda: self._decode(resident, {}, nobodys=steps)) / steps,
+            {width: seconds(lambda width=width: self._verify(resident, {}, width)) for width in self.shapes.widths},
+        )
 
     def compilations(self) -> int:
         """Programs compiled since it was warm."""
@@ -206,19 +294,18 @@ class Device:
         sizes = tuple((window, self.slots(window, slots)) for window in self.windows)
         starts = {window: np.zeros(rows, np.int32) for window in self.windows}
         if not self.reads_pages:
-            return Resident(_views(self.config, rows, sizes), [None] * rows, slots, starts, None)
+            return Resident(self._there(_views(self.config, rows, sizes)), [None] * rows, slots, starts, None)
         tables = {w: np.full((rows, size // self.shapes.page), self.counts[w] - 1, np.int32) for w, size in sizes}
         return Resident((), [None] * rows, slots, starts, tables)
 
     def slots(self, window: int, slots: int) -> int:
         """Of a view of layers with a window: enough to go on for a while before it must be brought anew."""
-        room = window + 2 * max(*self.shapes.chunks, self.shapes.steps) + self.shapes.page
+        room = window + 2 * self.shapes.adds + self.shapes.page
         return min(slots, -(-room // self.shapes.page) * self.shapes.page) if window else slots
 
     def _reaches(self, resident: Resident, row: int, window: int, run: Run) -> bool:
         """Whether what comes next still fits behind what is in the row."""
-        adds = max(*self.shapes.chunks, self.shapes.steps) + 1
-        end = min(max(run.lease.length, len(run.ids) - 1) + adds, resident.slots)
+        end = min(max(run.lease.length, len(run.ids) - 1) + self.shapes.adds + 1, resident.slots)
         return bool(end - resident.starts[window][row] <= self.slots(window, resident.slots))
 
     def _load(self, resident: Resident, row: int, run: Run | None) -> None:
@@ -252,41 +339,42 @@ class Device:
                 pages[window][row, :count] = own[at // self.shapes.page - first]
         return Targets(pages, offsets)
 
-    def _choosing(self, runs: Sequence[Run | None]) -> Choosing:
+    def _choosing(self, runs: Sequence[Run | None], places: int = 1) -> Choosing:
         samplings = [run.request.sampling if run else GREEDY for run in runs]
         how = max(run.how if run else LIKELIEST for run in runs)
         index = np.array([run.written if run else 0 for run in runs], np.int32)
         seeds = [run.seed if run else 0 for run in runs]
-        return Choosing(settings(samplings, seeds), index, self._steering(runs), np.int32(how))
+        return Choosing(settings(samplings, seeds), index, self._steering(runs, places), np.int32(how))
 
-    def _steering(self, runs: Sequence[Run | None]) -> Steering:
+    def _steering(self, runs: Sequence[Run | None], places: int) -> Steering:
         """What none of them asks for is on the device already, and stays there."""
-        shape = len(runs), self.config.vocab_size
-        if len(runs) not in self.plain:
-            parts = (
-                np.zeros(shape, bool),
-                np.zeros(shape, np.int32),
-                np.zeros(shape, np.float32),
-                np.ones(shape, bool),
-            )
-            self.plain[len(runs)] = jax.device_put(Steering(*parts))
+        rows, vocab_size = len(runs), self.config.vocab_size
+        if (rows, places) not in self.plain:
+            self.plain[rows, places] = _no_steering(rows, places, vocab_size)
         asked: dict[str, np.ndarray] = {}
         for row, run in enumerate(runs):
             if run is None:
                 continue
             if run.request.sampling.penalised:
-                asked.setdefault("prompt", np.zeros(shape, bool))[row, np.asarray(run.request.ids)] = True
-                counts = asked.setdefault("counts", np.zeros(shape, np.int32))
+                asked.setdefault("prompt", np.zeros((rows, vocab_size), bool))[row, np.asarray(run.request.ids)] = True
+                counts = asked.setdefault("counts", np.zeros((rows, vocab_size), np.int32))
                 for token, count in run.counts().items():
                     counts[row, token] = count
             for token, bias in run.request.sampling.logit_bias.items():
-                asked.setdefault("bias", np.zeros(shape, np.float32))[row, token] = bias
+                asked.setdefault("bias", np.zeros((rows, vocab_size), np.float32))[row, token] = bias
             if run.allowed is not None:
-                allowed = asked.setdefault("allowed", np.ones(shape, bool))
-                allowed[row] = False
-                allowed[row, : len(run.allowed)] = run.allowed
+                allowed = asked.setdefault("allowed", np.ones((rows * places, vocab_size), bool))
+                for place, mask in enumerate(run.allowed[:places]):
+                    allowed[row * places + place] = False
+                    allowed[row * places + place, : len(mask)] = mask
         # On the device first, as the rest is: programs take one kind of array or the other.
-        return self.plain[len(runs)]._replace(**jax.device_put(asked))
+        return self.plain[rows, places]._replace(**jax.device_put(asked))
+
+
+def _no_steering(rows: int, places: int, vocab_size: int) -> Steering:
+    shape = rows, vocab_size
+    parts = np.zeros(shape, bool), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+    return jax.device_put(Steering(*parts, np.ones((rows * places, vocab_size), bool)))
 
 
 def _copied(starts: Mapping[int, Int[np.ndarray, " B"]]) -> dict[int, Int[np.ndarray, " B"]]:

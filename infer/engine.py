@@ -26,6 +26,7 @@ import jax
 from codelm.errors import UserError
 from codelm.lm import LM
 from infer.device import Device, Shapes
+from infer.draft_model import DraftModel
 from infer.healing import Healing
 from infer.memory import count_pages, pages_of_one
 from infer.pages import Group, Pages
@@ -34,6 +35,7 @@ from infer.request import Event, Finish, Request, Timing
 from infer.run import Run
 from infer.sampling import NOTHING
 from infer.schedule import Limits, Schedule
+from infer.speculation import Speculation, lookup_of
 from infer.stats import Counters, Stats
 from infer.stream import Stream
 from infer.text import Piece, Writer
@@ -67,12 +69,23 @@ class Options:
     """Whether requests with a common beginning share its keys and values."""
     classes: bool = True
     """Whether interactive requests go before batches."""
+    speculate: Literal["auto", "always", "never"] = "auto"
+    """Whether drafts of what may come next are verified: where that has paid so far, once the engine is warm; or
+    whenever there are any; or never. It changes no text."""
+    widths: tuple[int, ...] = (4, 8, 16)
+    """Tokens that can be verified at once: the last one of a text, and a draft."""
 
 
 class Engine:
     def __init__(
-        self, lm: LM, options: Options | None = None, *, clock: Callable[[], float] = time.perf_counter
+        self,
+        lm: LM,
+        options: Options | None = None,
+        *,
+        draft: LM | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`draft`: a small model with the same vocabulary, that writes drafts for this one."""
         options = options or Options()
         config = lm.config
         if config.rope.scaling == "dynamic":
@@ -85,14 +98,14 @@ class Engine:
             raise UserError("the model does not say how long its texts may be: give a context")
         self.shapes = _shapes(options, self.context)
         dtype = options.cache or config.compute_dtype
-        adds = max(*self.shapes.chunks, options.steps)
-        of_one = pages_of_one(config, self.context, adds, options.page)
+        of_one = pages_of_one(config, self.context, self.shapes.adds, options.page)
         counts = count_pages(config, of_one, options.rows, options.page, dtype, options.memory)
         self.pages = Pages([Group(count, window) for window, count in counts.items()], options.page)
         self.device = Device(lm.model, self.shapes, counts, dtype)
+        self.speculation = self._speculation(draft)
         self.arrivals: deque[Run] = deque()
         limits = Limits(options.rows, self.shapes.chunks, options.steps, of_one, options.classes)
-        self.schedule = Schedule(limits, self.pages, self.device.drop)
+        self.schedule = Schedule(limits, self.pages, self._dropped)
         self.counters = Counters()
         self.orders = itertools.count()
         self.clock = clock
@@ -123,6 +136,8 @@ class Engine:
     def warm_up(self) -> float:
         """Compile every program there can be, so that none is compiled while somebody waits; the seconds it took."""
         with self.lock, self.device.placed():
+            if self.speculation and self.speculation.model:
+                self.speculation.model.device.warm_up()
             return self.device.warm_up()
 
     def stats(self) -> Stats:
@@ -134,6 +149,8 @@ class Engine:
                 compilations=self.device.compilations(),
                 warm_up_seconds=self.device.warm_up_seconds,
                 preempted=self.schedule.preempted,
+                drafted=tuple(self.speculation.drafted if self.speculation else ()),
+                accepted=tuple(self.speculation.accepted if self.speculation else ()),
                 **asdict(self.counters),
             )
 
@@ -183,7 +200,24 @@ class Engine:
             constraint=constraint,
             asks=_how(request),
             shares=request.share and self.options.share,
+            lookup=lookup_of(request) if self.speculation else None,
         )
+
+    def _speculation(self, draft: LM | None) -> Speculation | None:
+        if self.options.speculate == "never":
+            if draft:
+                raise UserError('speculate="never" has no use for a draft model: leave one of the two out')
+            return None
+        widths, model = self.shapes.widths, None
+        if draft:
+            model = DraftModel(draft, self.lm, self.shapes, self.options.rows, self.context)
+        return Speculation(widths, self.options.speculate == "always", model)
+
+    def _dropped(self, run: Run) -> None:
+        """It holds no pages any more."""
+        self.device.drop(run)
+        if self.speculation and self.speculation.model:
+            self.speculation.model.drop(run)
 
     # ---- one turn ----
 
@@ -247,8 +281,12 @@ class Engine:
     def _write(self) -> None:
         """Some tokens for each text that is being written."""
         runs = [run for run in self.schedule.writers() if self._prepare(run)]
+        drafts, verifies = self.speculation.plan(runs, self.device) if self.speculation and runs else ({}, False)
         most = self.schedule.steps(runs)
-        steps = {run: min(most, run.request.max_new_tokens - run.written) for run in runs}
+        steps = {
+            run: 1 + len(drafts[run].tokens) if verifies else min(most, run.request.max_new_tokens - run.written)
+            for run in runs
+        }
         for run in runs:
             if run.held:  # it has not given way to one before it
                 self.schedule.reserve(run, len(run.ids) - 1 + steps[run])
@@ -256,12 +294,18 @@ class Engine:
         if not runs:
             return
         try:
-            written = self.device.decode({run: steps[run] for run in runs})
+            if verifies:
+                written = self.device.verify({run: drafts[run].tokens for run in runs})
+            else:
+                written = self.device.decode({run: steps[run] for run in runs})
         except Exception as error:
             self._failed(runs, error)
             return
+        self.counters.passes += 1 if verifies else max(map(len, written.values()))
         for run, tokens in written.items():
             run.alone = False
+            if self.speculation and run in drafts:
+                self.speculation.learn(run, drafts[run], [token for token, _ in tokens], verifies)
             text = run.ids + [token for token, _ in tokens[:-1]]
             self.pages.written(run.lease, text, share=run.shares)
             self._take(run, tokens)
@@ -271,17 +315,18 @@ class Engine:
     def _prepare(self, run: Run) -> bool:
         """Ask its constraint what may come next; whether there is an answer."""
         try:
-            run.allowed = run.constraint.allowed() if run.constraint else None
+            allowed = run.constraint.allowed() if run.constraint else None
         except Exception as error:
             self._end(run, "error", _told(error))
             return False
-        if run.allowed is None:
+        run.allowed = None if allowed is None else [allowed]
+        if allowed is None:
             run.constraint = None
         return True
 
     def _take(self, run: Run, tokens: Sequence[tuple[int, float]]) -> None:
         """Tokens that were chosen for a run, up to what ends it."""
-        finish, error = None, ""
+        finish, error, before = None, "", len(run.ids)
         pieces: list[Piece] = []
         for token, logprob in tokens:
             if token == NOTHING:
@@ -303,6 +348,8 @@ class Engine:
                         finish, error = "error", _told(failure)
             if finish:
                 break
+        if run.lookup:
+            run.lookup.add(run.ids[before:])
         timing = run.stream.timing
         timing.first = timing.first or self.clock()
         if finish:
@@ -360,16 +407,21 @@ class Engine:
             self.schedule.put_back(run)
         self.pages.forget()
         self.device.reset()
+        if self.speculation and self.speculation.model:
+            self.speculation.model.reset()
 
 
 def _shapes(options: Options, context: int) -> Shapes:
     """Few sizes of each: rows double, chunks and views grow by four."""
     page = options.page
-    whole = -(-(context + max(options.chunk, options.steps) + 1) // page) * page
+    if not options.widths or options.widths[0] < 2 or list(options.widths) != sorted(set(options.widths)):
+        raise UserError(f"widths must be from 2 on and grow, such as (4, 16), not {options.widths}")
+    widths = () if options.speculate == "never" else options.widths
+    whole = -(-(context + max(options.chunk, options.steps, *widths) + 1) // page) * page
     chunks = [*(size for size in (16, 64) if size < options.chunk), options.chunk]
     slots = [*(size for size in (256, 1024, 4096, 16384, 65536) if size < whole and size % page == 0), whole]
     rows = [*(2**n for n in range((options.rows - 1).bit_length())), options.rows]
-    return Shapes(tuple(rows), tuple(slots), tuple(chunks), options.steps, page)
+    return Shapes(tuple(rows), tuple(slots), tuple(chunks), options.steps, widths, page)
 
 
 def _how(request: Request) -> int:

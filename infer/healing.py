@@ -88,6 +88,7 @@ class _HealingRun:
         self._steps = _words(tokenizer).spellings(healing.typed, end_ids)
         self._spelled = 0  # bytes of typed
         self._last = b""  # what was written after it, as much as the tail is long
+        self._before: list[tuple[int, bytes]] = []  # both, before each token
         if self._typed and not self._steps[0].size:
             raise UserError(f"the prompt ends in {self._typed!r}, which only stop tokens spell: stop at others")
 
@@ -103,11 +104,17 @@ class _HealingRun:
         return mask
 
     def advance(self, token: int) -> None:
+        self._before.append((self._spelled, self._last))
         piece = self._pieces[token]
         of_typed = min(len(piece), len(self._typed) - self._spelled)
         self._spelled += of_typed
         written = self._last + piece[of_typed:]
         self._last = written[max(0, len(written) - len(self._tail)) :]
+
+    def rewind(self, tokens: int) -> None:
+        if tokens:
+            self._spelled, self._last = self._before[-tokens]
+            del self._before[-tokens:]
 
 
 class _Words:

@@ -18,6 +18,19 @@ MOST_STOPS = 32  # stop tokens of one request: they go to the device, in arrays 
 
 
 @dataclass(frozen=True)
+class Drafts:
+    """Where to look for what may come next, besides the prompt and what was written. No draft changes a text: they
+    change how soon it is there."""
+
+    texts: Sequence[Sequence[int]] = ()
+    """Open files; what was written before."""
+    expected: Sequence[int] = ()
+    """What will be written, for the most part: of an edit, the region as it is."""
+    after: Sequence[int] = ()
+    """What the text is to be read after, where that is not the end of the prompt: of a hole, what is before it."""
+
+
+@dataclass(frozen=True)
 class Request:
     """What is to be written, and how."""
 
@@ -45,6 +58,8 @@ class Request:
     """What the text must look like: a grammar, the end of the word that the prompt begins."""
     share: bool = True
     """Read and leave keys and values in the cache that requests share."""
+    drafts: Drafts | None = field(default_factory=Drafts)
+    """None: nothing is drafted."""
 
     def check(self, vocab_size: int, has_text: bool) -> None:
         """Refuse what no engine can do, naming the field."""
@@ -102,6 +117,10 @@ class Timing:
     cached_tokens: int = 0
     """Of the prompt, found in the cache."""
     new_tokens: int = 0
+    drafted: int = 0
+    """Tokens of drafts that were verified."""
+    accepted: int = 0
+    """Of those, what was written."""
     preempted: int = 0
 
     @property

@@ -2,12 +2,14 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool
 
 from infer.constraints import Constraint
+from infer.lookup import Lookup
 from infer.pages import Lease
 from infer.programs import STEERED
 from infer.request import Event, Finish, Request
@@ -31,8 +33,12 @@ class Run:
     """What choosing its tokens takes without a constraint (see `infer.programs`)."""
     shares: bool
     """Whether it reads and leaves keys and values in the cache."""
-    allowed: Bool[np.ndarray, " V"] | None = None
-    """What its constraint allows next."""
+    lookup: Lookup | None = None
+    """Its text, and others to look for drafts in."""
+    allowed: list[Bool[np.ndarray, " V"]] | None = None
+    """What its constraint allows next, and after each token of a draft."""
+    ahead: Sequence[int] = ()
+    """What the model's further heads expect next."""
     held: Lease | None = None
     """What it holds of the cache, while it runs."""
     alone: bool = False

@@ -133,9 +133,9 @@ def settings(samplings: Sequence[Sampling], seeds: Sequence[int]) -> Settings:
 
 
 class Choice(NamedTuple):
-    token: Int[Array, " B"]
+    token: Int[Array, " *B"]
     """NOTHING where no token may be taken: the mask allows none, or scores are NaN or infinite."""
-    logprob: Float[Array, " B"]
+    logprob: Float[Array, " *B"]
     """Under the model's own distribution, before anything was done to it; -inf for NOTHING."""
 
 

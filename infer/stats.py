@@ -25,6 +25,12 @@ class Stats:
     read_tokens: int
     """Computed, of prompts and of texts read again."""
     new_tokens: int
+    passes: int
+    """Through the weights, for new tokens: of whatever number of rows."""
+    drafted: Sequence[int]
+    """How often there was a token at each place of a draft that was verified."""
+    accepted: Sequence[int]
+    """And how often it was right."""
     cancelled: int
     expired: int
     failed: int
@@ -41,6 +47,7 @@ class Counters:
     cached_tokens: int = 0
     read_tokens: int = 0
     new_tokens: int = 0
+    passes: int = 0
     cancelled: int = 0
     expired: int = 0
     failed: int = 0

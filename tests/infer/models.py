@@ -1,6 +1,9 @@
 """Tiny models with random weights, large enough that every token of the text before shows in the scores."""
 
+import dataclasses
 import functools
+
+import numpy as np
 
 from codelm import tokenizer_training
 from codelm.config import ModelConfig
@@ -43,3 +46,11 @@ def tiny_lm(window: int = 0, seed: int = 0) -> LM:
 
 
 SCALES = {"query": 4.0, "key": 4.0, "value": 3.0, "out": 6.0, "gate": 3.0, "up": 3.0, "down": 6.0, "head": 25.0}
+
+
+def like(lm: LM, by: float) -> LM:
+    """A model that mostly writes what another does: its weights are off by so much of their size."""
+    rng = np.random.default_rng(0)
+    values = lm.model.arrays()
+    off = {name: value * (1 + by * rng.normal(size=value.shape).astype(np.float32)) for name, value in values.items()}
+    return dataclasses.replace(lm, model=Transformer(lm.config, off))

@@ -185,6 +185,8 @@ def test_an_error_of_a_constraint_is_its_requests(engine: Engine) -> None:
         def advance(self, token):  # type: ignore[no-untyped-def]
             """Never called."""
 
+        rewind = advance
+
     good = engine.submit(Request(prompt(1), 6))
     bad = Request(prompt(2), 6)
     object.__setattr__(bad, "restriction", Failing())
@@ -299,6 +301,16 @@ def test_readers_in_threads_of_their_own(lm: LM) -> None:
     engine.start()
     assert engine.submit(Request(prompt(2), 8)).text() == expected[2]  # and with another
     engine.close()
+
+
+def test_nothing_is_compiled_for_weights_that_have_their_place(lm: LM) -> None:
+    """As those of a checkpoint have, and new ones do not: programs are compiled for the one or the other."""
+    model = Transformer(lm.config, jax.device_put(lm.model.arrays(), jax.devices()[0]))
+    engine = Engine(dataclasses.replace(lm, model=model), SMALL)
+    engine.warm_up()
+    for seed in range(4):
+        engine.submit(Request(prompt(seed, 5 + 8 * seed), 9, sampling=Sampling(logit_bias={seed: 1.0}))).text()
+    assert engine.stats().compilations == 0
 
 
 def test_experts_drop_nothing_however_a_prompt_is_cut() -> None:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType
 import codelm
 from experiments.parity import FIXTURES
 from infer.engine import Engine, Options
-from infer.request import Request
+from infer.request import Drafts, Request
 from infer.sampling import Sampling
 
 AXES = ("data", "fsdp", "expert", "tensor", "context")
@@ -36,10 +36,13 @@ def engine_of(case: str, sizes: dict[str, int], options: Options) -> Engine:
 def test_it_writes_what_transformers_wrote(case: str, sizes: dict[str, int], caplog: pytest.LogCaptureFixture) -> None:
     reference = np.load(FIXTURES / case / "reference.npz")
     prompt, greedy = reference["prompt"].tolist(), reference["greedy"].tolist()
-    engine = engine_of(case, sizes, Options(rows=2, **SMALL))
-    streams = [engine.submit(Request(prompt + greedy[:i], len(greedy) - i)) for i in (0, 5)]
+    engine = engine_of(case, sizes, Options(rows=2, speculate="always", widths=(4,), **SMALL))
+    # Drafts that are right but for one token.
+    drafts = Drafts(expected=[*greedy[:3], 1, *greedy[4:]])
+    streams = [engine.submit(Request(prompt + greedy[:i], len(greedy) - i, drafts=drafts)) for i in (0, 5)]
     assert [stream.text().ids for stream in streams] == [greedy[i:] for i in (0, 5)]
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]  # which hide behind a retry
+    assert engine.stats().accepted[0]
 
 
 def test_rows_and_key_heads_are_split_and_nothing_is_compiled_twice() -> None:

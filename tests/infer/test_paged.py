@@ -26,7 +26,7 @@ from codelm.windows import layer_windows
 from infer import programs
 from infer.engine import Engine, Options
 from infer.programs import Choosing, Sight, Steering, Targets
-from infer.request import MOST_STOPS, Request
+from infer.request import MOST_STOPS, Drafts, Request
 from infer.sampling import Sampling, settings
 from train.topologies import parse
 
@@ -82,11 +82,14 @@ def test_the_kernel_writes_what_the_simple_decoder_writes(interpreted: None) -> 
     prompts, config = [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [7, 8]], config_of(**SLIDING)
     expected = LM(config, create(config, 0), None, "codelm").complete(prompts, 5)
     with jax.set_mesh(mesh_of(jax.devices(), data=2, tensor=2)):
-        options = Options(rows=2, context=32, page=4, chunk=8, steps=4)
+        options = Options(rows=2, context=32, page=4, chunk=8, steps=4, speculate="always", widths=(4,))
         engine = Engine(LM(config, create(config, 0), None, "codelm"), options)
     assert engine.device.reads_pages
-    streams = [engine.submit(Request(prompt, 5)) for prompt in prompts]
+    # One draft is right but for its third token, the other throughout.
+    drafts = [Drafts(expected=ids) for ids in ([*expected[0][:2], 0, *expected[0][3:]], expected[1])]
+    streams = [engine.submit(Request(prompts[i], 5, drafts=drafts[i])) for i in range(2)]
     assert [stream.text().ids for stream in streams] == expected
+    assert engine.stats().accepted[0] >= 2
     assert len(set(expected[0] + expected[1])) > 3  # not one token over and over
 
 

@@ -1,9 +1,9 @@
 """Whatever else the engine does, a request gets the text it gets alone.
 
 Schedules are drawn at random: requests of every kind arrive, are cancelled, run out of time, give way for want of rows
-and pages, find each other's beginnings in the cache. Each text that is whole must be the reference's, token for token;
-each that was ended early a beginning of it. A schedule that fails is made as small as it can be and printed, to be
-pasted into a test.
+and pages, find each other's beginnings in the cache; drafts of what comes next are right for a while, or not at all, by
+looking back or by a draft model. Each text that is whole must be the reference's, token for token; each that was ended
+early a beginning of it. A schedule that fails is made as small as it can be and printed, to be pasted into a test.
 
     .venv/bin/python -m pytest -m slow tests/infer/test_schedules.py     # a hundred times as many
 """
@@ -11,21 +11,23 @@ pasted into a test.
 import dataclasses
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
+from jaxtyping import config
 
 from codelm.lm import LM
 from infer.constraints import Grammar
 from infer.engine import Engine, Options
 from infer.healing import Healing
-from infer.request import Request, Text
+from infer.request import Drafts, Request, Text
 from infer.sampling import Sampling
 from tests.infer import reference
-from tests.infer.models import tiny_lm, tokenizer
+from tests.infer.models import like, tiny_lm, tokenizer
 
-SCHEDULES = 400
+SCHEDULES = 1000
 REQUESTS = 48
 
 
@@ -48,12 +50,13 @@ def pool() -> list[Request]:
         Sampling(1.3, top_p=0.8, min_p=0.01),
         Sampling(0.9, repetition_penalty=1.3, frequency_penalty=0.4, presence_penalty=0.2),
         Sampling(1.0, logit_bias={70: 4.0, 71: -100.0}),
+        Sampling(repetition_penalty=2.0, frequency_penalty=1.5),
     ]
     requests = []
     for seed in range(REQUESTS):
         ids = rng.choice(beginnings)[: rng.randrange(1, 28)] + [rng.randrange(64, 500) for _ in range(rng.randrange(3))]
         restriction = rng.choice(
-            [None] * 5 + [Grammar("regex", "[a-z]{2,6}( [0-9]+)?"), Healing(b"re"), Healing(b"", b"n")]
+            [None] * 5 + [Grammar("regex", "[a-z]{2,6}( [0-9]+)?"), Healing(b"return tot"), Healing(b"", b"n")]
         )
         requests.append(
             Request(
@@ -89,7 +92,7 @@ def drawn(seed: int) -> list[Op]:
 class World:
     """An engine that has too little of everything, a clock that goes with its steps, and what is expected."""
 
-    def __init__(self, lm: LM, **options: object) -> None:
+    def __init__(self, lm: LM, draft: LM | None = None, **options: object) -> None:
         self.lm, self.now = lm, 0.0
         given = {
             "rows": 3,
@@ -97,12 +100,24 @@ class World:
             "chunk": 8,
             "steps": 3,
             "memory": 20 * 4 * 2 * lm.config.depth * 16 * 4,
+            "speculate": "always",
+            "widths": (3, 6),
             **options,
         }
-        self.engine = Engine(lm, Options(**given), clock=lambda: self.now)  # type: ignore[arg-type]
+        self.engine = Engine(lm, Options(**given), draft=draft, clock=lambda: self.now)  # type: ignore[arg-type]
         self.engine.warm_up()
-        self.requests = pool()
+        self.requests = [self.with_drafts(number, request) for number, request in enumerate(pool())]
         self.ties = 0
+
+    def with_drafts(self, number: int, request: Request) -> Request:
+        """What it will write, in part, or something else, or no drafts at all."""
+        rng = random.Random(number)
+        will = list(expected(self.lm, number, 0)[0].ids)
+        if rng.random() < 0.7:
+            start, end = sorted(rng.randrange(len(will) + 1) for _ in range(2))
+            will[start:end] = [rng.randrange(64, 500)]
+        drafts = rng.choice([None, Drafts(), Drafts(expected=will), Drafts(expected=will), Drafts([will[1:]])])
+        return dataclasses.replace(request, drafts=drafts)
 
     def play(self, ops: list[Op]) -> str:
         """What went wrong, if anything did."""
@@ -179,16 +194,33 @@ def smallest(ops: list[Op], fails: Callable[[list[Op]], bool]) -> list[Op]:
 def check(make: Callable[[], World], first: int, count: int) -> World:
     world = make()
     for seed in range(first, first + count):
-        wrong = world.play(drawn(seed))
+        with unchecked_shapes(seed >= first + 20):
+            wrong = world.play(drawn(seed))
         if wrong:
             least = smallest(drawn(seed), lambda ops: bool(make().play(ops)))
             pytest.fail(f"schedule {seed}: {wrong}\nthe least that fails: {least!r}: {make().play(least)}")
     return world
 
 
-@pytest.mark.parametrize("window", [0, 6])
-def test_every_text_is_what_it_is_alone(window: int) -> None:
-    world = check(lambda: World(tiny_lm(window)), 0, SCHEDULES)
+WORLDS: dict[str, Callable[[], World]] = {
+    "no drafts": lambda: World(tiny_lm(), speculate="never"),
+    "drafts": lambda: World(tiny_lm()),
+    "drafts, layers that slide": lambda: World(tiny_lm(6)),
+    "a draft model, layers that slide": lambda: World(tiny_lm(6), like(tiny_lm(6), 0.05)),
+}
+
+
+@contextmanager
+def unchecked_shapes(unchecked: bool) -> Iterator[None]:
+    """Checking every call's shapes takes four fifths of the time: enough of them have been seen."""
+    config.update("jaxtyping_disable", unchecked)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+def test_every_text_is_what_it_is_alone(kind: str) -> None:
+    world = check(WORLDS[kind], 0, SCHEDULES // 2 if "model" in kind else SCHEDULES)
     stats = world.engine.stats()
     assert stats.compilations == 0  # since it was warm
     assert stats.broken_steps == 0  # which trying again would hide
@@ -197,6 +229,8 @@ def test_every_text_is_what_it_is_alone(window: int) -> None:
     assert min(stats.preempted, stats.cancelled, stats.expired) > SCHEDULES / 20
     assert stats.cached_tokens > SCHEDULES
     assert all(count.cached for count in stats.pages)
+    if kind != "no drafts":
+        assert min(stats.accepted[0], stats.drafted[0] - stats.accepted[0], stats.accepted[1]) > SCHEDULES / 10
 
 
 def test_keys_and_values_in_eight_bits_are_what_they_are_alone() -> None:
@@ -237,7 +271,7 @@ def test_a_planted_error_is_found_and_made_small(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("window", [0, 6])
-def test_a_hundred_times_as_many(window: int) -> None:
-    world = check(lambda: World(tiny_lm(window)), SCHEDULES, 100 * SCHEDULES)
+@pytest.mark.parametrize("kind", WORLDS)
+def test_a_hundred_times_as_many(kind: str) -> None:
+    world = check(WORLDS[kind], SCHEDULES, 100 * SCHEDULES)
     assert world.ties < SCHEDULES
