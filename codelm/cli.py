@@ -18,6 +18,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "experiments.bench.serving:serving",
         "throughput, stages, and completions beside a batch",
     ),
+    "bench speculation": (
+        "experiments.bench.speculation:speculation",
+        "what drafts save: tokens for each pass, and time",
+    ),
     "compare": ("experiments.compare:compare", "a table of runs with the fields that differ, and their curves"),
     "complete": ("infer.commands:complete", "write what belongs at the cursor of a file"),
     "config show": ("codelm.config_command:show", "print a config resolved: every field, parameters, FLOPs, KV bytes"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from infer.healing import Healing
     from infer.request import Drafts, Event, Request
     from infer.sampling import Sampling
+    from infer.session import Session, Sessions
 
 _MODULES = {
     "Drafts": "request",
@@ -24,8 +25,11 @@ _MODULES = {
     "Options": "engine",
     "Request": "request",
     "Sampling": "sampling",
+    "Session": "session",
+    "Sessions": "session",
 }
 __all__ = ["Drafts", "Engine", "Event", "Grammar", "Healing", "Options", "Request", "Sampling"]
+__all__ += ["Session", "Sessions"]
 
 
 def __getattr__(name: str) -> object:

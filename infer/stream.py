@@ -57,13 +57,17 @@ class Stream:
             self._open -= event.finish is not None
             self.arrival.notify_all()
 
+    def poll(self) -> Event | None:
+        """The next event, if it is there."""
+        return self._events.popleft() if self._events else None
+
     def ready(self) -> bool:
         return bool(self._events) or self.finished
 
     def _next(self) -> Event | None:
         if not self.ready():
             self._drive(self)
-        return self._events.popleft() if self._events else None
+        return self.poll()
 
 
 def _joined(events: list[Event]) -> Text:

@@ -116,7 +116,7 @@ class World:
         if rng.random() < 0.7:
             start, end = sorted(rng.randrange(len(will) + 1) for _ in range(2))
             will[start:end] = [rng.randrange(64, 500)]
-        drafts = rng.choice([None, Drafts(), Drafts(expected=will), Drafts(expected=will), Drafts([will[1:]])])
+        drafts = rng.choice([None, *[Drafts(expected=will)] * 3, Drafts([will[1:]])])
         return dataclasses.replace(request, drafts=drafts)
 
     def play(self, ops: list[Op]) -> str:

@@ -147,6 +147,19 @@ def test_greedy_texts_are_those_of_the_simple_decoder(kind: str) -> None:
     assert engine.stats().accepted[0] > 30
 
 
+def test_penalties_count_what_a_draft_has_before() -> None:
+    """The drafts repeat themselves, as the text does where nothing is penalised."""
+    lm, penalties = tiny_lm(), Sampling(repetition_penalty=1.5, frequency_penalty=1.0)
+    engine = Engine(lm, SMALL)
+    repeating = 0
+    for seed in range(30):
+        free = engine.submit(Request(prompt(seed), 16, drafts=None)).text().ids
+        repeating += len(set(free)) < 12
+        request = Request(prompt(seed), 16, penalties, drafts=Drafts(expected=free))
+        assert engine.submit(request).text().ids == reference.decoded(lm, request)[0].ids
+    assert repeating >= 3
+
+
 def with_heads(lm: LM) -> LM:
     config = dataclasses.replace(lm.config, mtp_heads=2)
     heads = {name: value for name, value in create(config, 0).arrays().items() if name.startswith("mtp")}
