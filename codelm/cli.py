@@ -14,6 +14,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "experiments.bench.decode:decode",
         "tokens/s of prefill and decoding on a CPU, next to transformers and llama.cpp",
     ),
+    "bench keystrokes": (
+        "experiments.bench.keystrokes:keystrokes",
+        "what a keystroke costs: a file's history typed again, with completions",
+    ),
     "bench serving": (
         "experiments.bench.serving:serving",
         "throughput, stages, and completions beside a batch",

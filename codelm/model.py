@@ -32,6 +32,7 @@ from codelm.sharding import follow, gathered, has_mesh, like_stream, place, plat
 from codelm.windows import layer_runs, layer_windows
 
 PAD = kv.EMPTY  # the segment of padding: no token is in it, so no token attends to padding
+FEW = 16  # streams: so many are read faster with the table on the left, by a CPU, and one or many on the right
 # What a layer keeps for backward under the remat policies between none and full.
 SAVED = ("query", "key", "value", ATTENTION, "gate", "up")
 
@@ -272,7 +273,11 @@ class Transformer(nnx.Module):
             logits = quantised.product("bsd,vd->bsv", x, table)
         else:
             whole = gathered(self.output_table.astype(x.dtype), "vocab", "width")
-            logits = jnp.einsum("bsd,vd->bsv", x, whole, preferred_element_type=jnp.float32)
+            if 1 < x.shape[0] * x.shape[1] <= FEW:
+                logits = jax.lax.dot_general(whole, x, (((1,), (2,)), ((), ())), preferred_element_type=jnp.float32)
+                logits = logits.transpose(1, 2, 0)
+            else:
+                logits = jnp.einsum("bsd,vd->bsv", x, whole, preferred_element_type=jnp.float32)
         logits *= config.logit_multiplier
         return jnp.tanh(logits / config.logit_softcap) * config.logit_softcap if config.logit_softcap else logits
 

@@ -56,6 +56,8 @@ class Slots:
         at = rows.positions - self.starts[rule.window][:, None]
         new = (place(rounded(x, self.dtype).swapaxes(1, 2), *VIEW) for x in (heads.key, heads.value))
         memory = Memory(*(_put(view, x, at[:, 0]) for view, x in zip(memory, new, strict=True)))
+        # Or XLA puts what is new in its place twice, each time in a copy: once more in the shape that products like.
+        memory = Memory(*jax.lax.optimization_barrier(tuple(memory)))
         return read(heads.query, memory, at, rule), memory
 
 

@@ -68,6 +68,8 @@ class Resident:
 
     memory: tuple[Memory, ...]
     runs: list[Run | None]
+    left: list[Sequence[int]]
+    """Of rows that are nobody's, the tokens whose keys and values are still there."""
     slots: int
     starts: dict[int, Int[np.ndarray, " B"]]
     tables: dict[int, Int[np.ndarray, "B n"]] | None
@@ -114,6 +116,8 @@ class Device:
     def extend(self, run: Run, count: int, last: bool) -> tuple[int, float]:
         """Read so many more tokens of a run; if they are its last, the token that follows and its log-probability."""
         start = run.lease.length
+        if self.reader is None and self.writer and self.writer.runs == [None]:  # what it has left may be of use
+            self.reader, self.writer = self.writer, None
         self.reader = self._fit(self.reader, [run], start + _bucket(self.shapes.chunks, count))
         token, logprob = self._extend(self.reader, run.ids[start : start + count], start, last)
         return (int(np.asarray(token)[0, 0]), float(np.asarray(logprob)[0, 0])) if last else (-1, 0.0)
@@ -261,10 +265,11 @@ class Device:
         return _compiled() - self.warm_compilations
 
     def drop(self, run: Run) -> None:
-        """It is over: its rows are free."""
+        """It is over: its rows are free, and what is in them is there until they are used."""
         for resident in (self.reader, self.writer):
-            if resident:
-                resident.runs = [None if other is run else other for other in resident.runs]
+            if resident and run in resident.runs:
+                row = resident.runs.index(run)
+                resident.runs[row], resident.left[row] = None, run.ids[: run.lease.length]
 
     # ---- arrays ----
 
@@ -281,22 +286,44 @@ class Device:
             or not slots <= resident.slots <= 4 * slots
         ):
             resident = self._empty(rows, slots)
-        resident.runs = [run if run in runs else None for run in resident.runs]
+        for row, other in enumerate(resident.runs):
+            if other is not None and other not in runs:
+                resident.runs[row], resident.left[row] = None, other.ids[: other.lease.length]
         for run in runs:
-            there = run in resident.runs
-            row = resident.runs.index(run if there else None)
+            row = self._row_of(resident, run)
+            there = resident.runs[row] is run or self._is_left(resident, row, run)
+            resident.runs[row], resident.left[row] = run, ()
             if not there or not all(self._reaches(resident, row, window, run) for window in self.windows):
-                resident.runs[row] = run
                 self._load(resident, row, run)
         return resident
+
+    def _row_of(self, resident: Resident, run: Run) -> int:
+        """The one it has, or one that is free: one that still has what the run begins with, or nothing, if there is."""
+        if run in resident.runs:
+            return resident.runs.index(run)
+        free = [row for row, other in enumerate(resident.runs) if other is None]
+        return max(free, key=lambda row: (self._is_left(resident, row, run), not resident.left[row]))
+
+    def _is_left(self, resident: Resident, row: int, run: Run) -> bool:
+        """Whether a free row has all the keys and values that the run has in pages, from where its next token looks."""
+        length, left = run.lease.length, resident.left[row]
+        seen = {window: max(length - window + 1, 0) if window else 0 for window in self.windows}
+        return (
+            resident.tables is None
+            and 0 < length <= len(left)
+            and all(resident.starts[window][row] <= first for window, first in seen.items())
+            and list(left[:length]) == run.ids[:length]
+        )
 
     def _empty(self, rows: int, slots: int) -> Resident:
         sizes = tuple((window, self.slots(window, slots)) for window in self.windows)
         starts = {window: np.zeros(rows, np.int32) for window in self.windows}
         if not self.reads_pages:
-            return Resident(self._there(_views(self.config, rows, sizes)), [None] * rows, slots, starts, None)
+            return Resident(
+                self._there(_views(self.config, rows, sizes)), [None] * rows, [()] * rows, slots, starts, None
+            )
         tables = {w: np.full((rows, size // self.shapes.page), self.counts[w] - 1, np.int32) for w, size in sizes}
-        return Resident((), [None] * rows, slots, starts, tables)
+        return Resident((), [None] * rows, [()] * rows, slots, starts, tables)
 
     def slots(self, window: int, slots: int) -> int:
         """Of a view of layers with a window: enough to go on for a while before it must be brought anew."""

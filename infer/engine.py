@@ -214,7 +214,7 @@ class Engine:
         return Speculation(widths, self.options.speculate == "always", model)
 
     def _dropped(self, run: Run) -> None:
-        """It holds no pages any more."""
+        """It is about to give its pages back."""
         self.device.drop(run)
         if self.speculation and self.speculation.model:
             self.speculation.model.drop(run)

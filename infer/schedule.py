@@ -31,7 +31,7 @@ class Limits:
 
 class Schedule:
     def __init__(self, limits: Limits, pages: Pages, drop: Callable[[Run], None]) -> None:
-        """`drop` is told of every run that no longer holds pages."""
+        """`drop` is told of every run that is about to give its pages back."""
         self.limits, self.pages, self.drop = limits, pages, drop
         self.waiting: list[Run] = []
         self.running: list[Run] = []
@@ -97,9 +97,9 @@ class Schedule:
     def end(self, run: Run) -> None:
         """It neither runs nor waits, and holds nothing."""
         if run.held:
+            self.drop(run)
             self.pages.release(run.lease)
             run.held = None
-            self.drop(run)
         (self.running if run in self.running else self.waiting).remove(run)
 
     def rank(self, run: Run) -> tuple[int, int]:

@@ -16,6 +16,7 @@ add to the end of the prompt, and change nothing before:
 One client at a time. A new completion cancels the one before.
 """
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from codelm.cursor import window
 from codelm.errors import UserError
 from codelm.format_table import Mode
 from codelm.formats import File, Rendered, Repository, Role
+from codelm.tokenizer import Tokenizer
 from infer.answer import Answer, Suggestion
 from infer.engine import Engine
 from infer.healing import Healing, heal
@@ -54,6 +56,7 @@ class Session:
         """With `anchored` False, prompts are those that `lm.infill` makes, but for the window."""
         self.engine, self.text, self.path, self.mode = engine, text, path, mode
         self.tokenizer, self.family = tokenizer_of(engine.lm), family_of(engine.lm, family)
+        self.encoder = _Remembering(self.tokenizer)
         self.ends = formats.stop_ids(self.family, self.tokenizer, "fim")
         self.healed = healed
         self.prefix_first = anchored and (mode or next(iter(self.family.fim))) == "psm"
@@ -202,7 +205,7 @@ class Session:
         repo = Repository(self.files) if self.files else None
         before = min(max(self.anchor, self.start), cursor) if self.anchor is not None else cursor
         prefix, suffix = self.text[self.start : before], self.text[cursor : self.end]
-        prompt = formats.fim(self.family, self.tokenizer, prefix, suffix, mode=self.mode, path=self.path, repo=repo)
+        prompt = formats.fim(self.family, self.encoder, prefix, suffix, mode=self.mode, path=self.path, repo=repo)
         typed = self.tokenizer.encode(self.text[before:cursor])
         return Rendered(prompt.ids + typed, prompt.roles + [Role.TEXT] * len(typed))
 
@@ -224,6 +227,17 @@ class Session:
         """Nothing is healed where a new line has just begun: the anchor is where its text is parted anyway."""
         begins = self.prefix_first and prompt.roles[-1] is not Role.TEXT
         return (prompt.ids, None) if begins or not self.healed else heal(self.tokenizer, prompt, suffix=False)
+
+
+class _Remembering:
+    """Encodes, and remembers a few texts: the suffix stays what it was from key to key, and other files do."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.special = tokenizer.special
+        self._encode = functools.lru_cache(maxsize=16)(tokenizer.encode)
+
+    def encode(self, text: str) -> list[int]:
+        return self._encode(text)
 
 
 class Sessions:

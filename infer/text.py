@@ -34,7 +34,9 @@ class Writer:
     def write(self, token: int, logprob: float) -> Piece:
         """What can be given out after one more token; with `stopped` set it is the last."""
         before = len(self.held)
-        added = self.tokenizer.pieces[token] if self.tokenizer else b""
+        # A model may have more rows of scores than its tokenizer has pieces, to fill them up: such a token is no text.
+        pieces = self.tokenizer.pieces if self.tokenizer else ()
+        added = pieces[token] if token < len(pieces) else b""
         self.held += added
         self.tokens.append((token, logprob, len(added)))
         found = [at for at in (self.held.find(stop, max(before - len(stop) + 1, 0)) for stop in self.stops) if at >= 0]

@@ -2,8 +2,9 @@
 
 Run by that module, in an interpreter of its own, which needs neither jax nor codelm: reads a line of JSON with the GGUF
 file to load and answers with what it loaded; then continues a prompt for each line, and answers with the tokens, the
-seconds to the first of them, and the seconds of the others. It calls llama.cpp's C functions, none of the Python around
-them: a batch in, scores out, and NumPy finds the highest.
+seconds to the first of them, and the seconds of the others. With `reuse` it keeps what the prompt begins with as the
+text before did. It calls llama.cpp's C functions, none of the Python around them: a batch in, scores out, and NumPy
+finds the highest.
 """
 
 # pyrefly: ignore-errors
@@ -38,21 +39,30 @@ def main() -> None:
 
     def likeliest(ids: list[int]) -> int:
         """What follows the tokens before and these."""
-        held = (c.llama_token * len(ids))(*ids)  # by name: the batch only points to it
-        if failed := c.llama_decode(context, c.llama_batch_get_one(held, len(ids))):
+        given = (c.llama_token * len(ids))(*ids)  # by name: the batch only points to it
+        if failed := c.llama_decode(context, c.llama_batch_get_one(given, len(ids))):
             raise SystemExit(f"llama_decode failed with {failed}")
         scores = np.ctypeslib.as_array(c.llama_get_logits_ith(context, -1), (vocab_size,))
         return int(scores.argmax())
 
+    held: list[int] = []  # what the context's keys and values are of
     for line in sys.stdin:
         question = json.loads(line)
-        c.llama_memory_clear(c.llama_get_memory(context), True)
         before = time.perf_counter()
-        tokens = [likeliest(question["prompt"])]
+        prompt = question["prompt"]
+        kept = common(held, prompt[:-1]) if question.get("reuse") else 0
+        c.llama_memory_seq_rm(c.llama_get_memory(context), 0, kept, -1)
+        tokens = [likeliest(prompt[kept:])]
         first = time.perf_counter()
         while len(tokens) < question["new_tokens"]:
             tokens.append(likeliest(tokens[-1:]))
+        held = prompt + tokens[:-1]
         answer(tokens=tokens, prefill_seconds=first - before, decode_seconds=time.perf_counter() - first)
+
+
+def common(first: list[int], second: list[int]) -> int:
+    """How many tokens both begin with, as its server finds out what it need not read again."""
+    return next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))  # noqa: B905
 
 
 def context_settings(options: dict) -> object:

@@ -4,10 +4,12 @@
 
 A span begins and ends between any two characters, which is where an editor's cursor stands, and where tokens that were
 cut at the cursor are unlike any the model was trained on. The middle is at most `longest` characters; the model writes
-the likeliest tokens and has to stop by itself.
+the likeliest tokens and has to stop by itself. A session's prefix-first prompt has what is before the cursor in its
+line in the middle, behind the suffix: "session" says what that does.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -17,10 +19,17 @@ import numpy as np
 import tyro
 
 import codelm
+from codelm.format_table import Mode
+from codelm.lm import LM
 from data import dataset
+from infer.completing import engine_of
 from infer.prompts import family_of
+from infer.request import Finish
+from infer.session import Session
 from train.held_out import SPLIT
 from train.infilling import similarity
+
+HEALED = ("", "prefix", "both")
 
 
 @dataclass(frozen=True)
@@ -41,23 +50,28 @@ def main() -> None:
     lm = codelm.load(options.run)
     spans = choose(options)
     for mode in family_of(lm).fim:
-        for heal in ("", "prefix", "both"):
-            filled = lm.infill(
-                [prefix for prefix, _, _ in spans],
-                [suffix for _, _, suffix in spans],
-                options.longest,
-                mode=mode,
-                heal=heal,
-            )
-            pairs = [(each.text, middle) for each, (_, middle, _) in zip(filled, spans, strict=True)]
+        for heal in HEALED if mode == "spm" else (*HEALED, "session"):
+            filled = fill(lm, spans, options.longest, mode, heal)
+            pairs = [(text, middle) for (text, _), (_, middle, _) in zip(filled, spans, strict=True)]
             figures = {
                 "exact": mean(text == middle for text, middle in pairs),
                 "begins_right": mean(text[:1] == middle[:1] for text, middle in pairs),
                 "similarity": mean(similarity(text, middle) for text, middle in pairs),
-                "stopped": mean(each.finish == "stop" for each in filled),
+                "stopped": mean(finish == "stop" for _, finish in filled),
             }
             said = {name: round(value, 4) for name, value in figures.items()}
             print(json.dumps({"bench": "healing", "mode": mode, "heal": heal or "none", "spans": len(spans), **said}))
+
+
+def fill(
+    lm: LM, spans: Sequence[tuple[str, str, str]], longest: int, mode: Mode, heal: str
+) -> list[tuple[str, Finish | None]]:
+    """What is written for each, and why it ends."""
+    if heal == "session":
+        answers = [Session(engine_of(lm), a + b, mode=mode).complete(len(a), longest) for a, _, b in spans]
+        return [(answer.text(), answer.finish) for answer in answers]
+    filled = lm.infill([a for a, _, _ in spans], [b for _, _, b in spans], longest, mode=mode, heal=heal)
+    return [(each.text, each.finish) for each in filled]
 
 
 def choose(options: Options) -> list[tuple[str, str, str]]:

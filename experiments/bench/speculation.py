@@ -7,7 +7,8 @@ Batch 1, greedy, float32. What is written is real: how files of this repository 
 of them; the model is one of that size that computes everything and then writes that text (see `scripted`), so that
 drafts are as often right as for a model that writes what the authors wrote. One line of JSON for each kind of draft:
 
-- continuation: a file goes on after its first tokens; drafts come from looking back in it.
+- continuation: a file goes on after its first tokens; drafts come from looking back in it, and in three others of its
+  folder.
 - edits: a region is written anew; drafts come from the region as it was.
 - draft model: a file goes on; a model of 20M parameters drafts, and has as many tokens right as it is told to: that is
   assumed, not measured.
@@ -40,6 +41,7 @@ from infer.engine import Engine, Options
 from infer.request import Drafts, Request
 
 PROMPT = 1024  # tokens
+OPEN = 3  # other files to look for drafts in
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,20 @@ def engine_of(size: str, draft: bool = False) -> Engine:
 
 
 def continuations(tokenizer: Tokenizer, options: BenchOptions) -> list[Text]:
-    """Of the largest files, those that a developer is likeliest to be in."""
+    """Of the largest files, those that a developer is likeliest to be in, with others of the folder open."""
     sizes = {name: (edit_history.ROOT / name).stat().st_size for name in edit_history.files()}
-    names = sorted(sizes, key=lambda name: -sizes[name])[: options.texts]
-    ids = [tokenizer.encode((edit_history.ROOT / name).read_text()) for name in names]
-    return [Text(each[:PROMPT], each[PROMPT : PROMPT + options.new], Drafts()) for each in ids]
+    names = sorted(sizes, key=lambda name: -sizes[name])
+
+    def ids(name: str) -> list[int]:
+        return tokenizer.encode((edit_history.ROOT / name).read_text())
+
+    texts = []
+    for name in names[: options.texts]:
+        beside = [other for other in names if Path(other).parent == Path(name).parent and other != name][:OPEN]
+        whole = ids(name)
+        drafts = Drafts([ids(other) for other in beside])
+        texts.append(Text(whole[:PROMPT], whole[PROMPT : PROMPT + options.new], drafts))
+    return texts
 
 
 def edited(tokenizer: Tokenizer, options: BenchOptions) -> list[Text]:

@@ -74,3 +74,8 @@ def test_what_healing_had_typed_and_its_tail_are_left_out(tokens: list[int], ski
     spelled = b"".join(PIECES[i] for i in tokens)
     kept = spelled[skip : max(len(spelled) - tail, 0) if ended else None]
     assert "".join(piece.text for piece in pieces) == text_of(kept)
+
+
+def test_a_token_that_no_piece_belongs_to_is_no_text() -> None:
+    writer = Writer(TOKENIZER)
+    assert writer.write(len(PIECES) + 5, 0.0) == Piece([len(PIECES) + 5], "", [0.0])
