@@ -12,7 +12,8 @@ class Suggestion:
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self.text, self.finish = "", ""
+        self.text = self.error = ""
+        self.finish: Finish | None = None
 
     def catch_up(self) -> None:
         """Take what is there, and wait for nothing."""
@@ -27,9 +28,7 @@ class Suggestion:
 
     def _take(self, event: Event) -> None:
         self.text += event.text
-        self.finish = event.finish or self.finish
-        if event.finish == "error":
-            raise UserError(event.error)
+        self.finish, self.error = event.finish or self.finish, event.error
 
 
 class Answer:
@@ -48,6 +47,8 @@ class Answer:
                 yield piece
             else:
                 suggestion.wait()
+        if suggestion.finish == "error":
+            raise UserError(suggestion.error)
 
     def text(self) -> str:
         return "".join(self)
@@ -58,7 +59,7 @@ class Answer:
     @property
     def finish(self) -> Finish | None:
         """Why it ended, once all of it has been read."""
-        return self._suggestion.finish or None  # type: ignore[return-value]
+        return self._suggestion.finish
 
     @property
     def timing(self) -> Timing:

@@ -177,6 +177,7 @@ def _show(timing: Timing, stats: Stats) -> None:
         ("prefill", f"{1e3 * timing.prefill:.1f} ms"),
         ("first token", f"{1e3 * timing.to_first_token:.1f} ms after arrival"),
         ("decode", f"{timing.new_tokens:,} tokens, {tokens / max(timing.decode, 1e-9):,.1f} a second"),
+        ("drafts", f"{timing.accepted:,} of {timing.drafted:,} tokens were right"),
         (
             "pages",
             ", ".join(f"{count.free:,} free, {count.cached:,} cached, {count.held:,} held" for count in stats.pages),

@@ -264,7 +264,7 @@ class Engine:
         run = self.schedule.reader(self.counters.steps)
         if run is None or not self._prepare(run):
             return
-        count = self.schedule.chunk(len(run.ids) - run.lease.length)
+        count = self.schedule.chunk(run)
         end = run.lease.length + count
         if not self.schedule.reserve(run, end):
             return

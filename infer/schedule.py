@@ -1,8 +1,8 @@
 """Who runs, who waits, who goes first, and who gives way when rows or pages run out.
 
 Interactive requests (someone waits at a cursor) go before those of batches: in the queue, for a row, for pages, and in
-reading, where a batch gets one step in four while anybody interactive is there. Within a class the first to come goes
-first. Whoever gives way is read again later; its pages stay in the cache while nobody needs them.
+reading, where a batch gets a small chunk in one step of four while anybody interactive is there. Within a class the
+first to come goes first. Whoever gives way is read again later; its pages stay in the cache while nobody needs them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,17 +60,18 @@ class Schedule:
         run = min((run for run in self.running if run.reading), key=self.rank, default=None)
         if run is None:
             return None
-        hurried = any(self.rank(other)[0] < self.rank(run)[0] for other in [*self.waiting, *self.running])
-        return None if hurried and turn % BATCH_TURN else run
+        return None if self._in_the_way(run) and turn % BATCH_TURN else run
 
     def writers(self) -> list[Run]:
         """Those whose texts go on in this turn: all, but for one that has to be by itself."""
         runs = sorted((run for run in self.running if not run.reading), key=self.rank)
         return [run for run in runs if run.alone][:1] or runs
 
-    def chunk(self, left: int) -> int:
-        """Tokens to read at once: of the sizes that there are, the largest that they fill for the most part."""
-        sizes = self.limits.chunks
+    def chunk(self, run: Run) -> int:
+        """Tokens to read at once: of the sizes that there are, the largest that they fill for the most part; but never
+        the largest of all while a batch holds up somebody at a cursor."""
+        left, sizes = len(run.ids) - run.lease.length, self.limits.chunks
+        sizes = sizes[:-1] if self._in_the_way(run) and len(sizes) > 1 else sizes
         return min(left, next((size for size in reversed(sizes) if left >= FILLED * size), sizes[0]))
 
     def steps(self, runs: Sequence[Run]) -> int:
@@ -105,6 +106,10 @@ class Schedule:
     def rank(self, run: Run) -> tuple[int, int]:
         """The lower goes first."""
         return int(self.limits.classes and run.request.priority == "batch"), run.order
+
+    def _in_the_way(self, run: Run) -> bool:
+        """Whether somebody of an earlier class is there."""
+        return any(self.rank(other)[0] < self.rank(run)[0] for other in [*self.waiting, *self.running])
 
     def _has_room(self, run: Run) -> bool:
         """Whether its whole text could get pages now: to begin only to give way would be wasted work."""

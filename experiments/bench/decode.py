@@ -7,8 +7,8 @@
 Batch 1, greedy, float32 weights of Llama's shape, random, the same for all: they go through our export. transformers
 needs torch, transformers and safetensors; llama.cpp needs llama_cpp (`CMAKE_ARGS=-DGGML_NATIVE=ON pip install
 llama-cpp-python`), gguf and safetensors. All take turns, a prompt each, so that what else the machine does slows all
-alike; the first turn does not count. Prefill is the prompt's tokens over the seconds to the first new one; decode is
-the other new ones over the seconds they took.
+alike; the first turn does not count. Nothing is drafted: random weights repeat themselves as no model does. Prefill is
+the prompt's tokens over the seconds to the first new one; decode is the other new ones over the seconds they took.
 """
 
 import json
@@ -100,7 +100,7 @@ def measured(shape: ModelConfig, options: Options) -> dict[str, Any]:
     lm = LM(config, model.create(config, seed=0), None, "llama")
     prompt = np.random.default_rng(0).integers(0, config.vocab_size, options.prompt_tokens).tolist()
     with peers(lm, options) as (theirs, about):
-        engine = Engine(lm, EngineOptions(rows=1, steps=STEPS))
+        engine = Engine(lm, EngineOptions(rows=1, steps=STEPS, speculate="never"))
         warm_up = engine.warm_up()
         sides = {"ours": partial(ours, engine), **theirs}
         runs: dict[str, list[Run]] = {name: [] for name in sides}

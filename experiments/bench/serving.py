@@ -3,7 +3,7 @@
     .venv/bin/codelm bench serving                       # random weights of 20M parameters
     .venv/bin/codelm bench serving --run runs/quickstart # a model with a tokenizer: its stages too
 
-One line of JSON each:
+Nothing is drafted: random weights repeat themselves as no model does. One line of JSON each:
 - throughput: so many requests at once, each a prompt and greedy tokens; tokens a second over all of them.
 - stages: of one completion at a time, the median milliseconds of each stage, from text to text.
 - classes: completions at a cursor that come at random while a batch of long prompts and long answers runs, with the
@@ -65,7 +65,7 @@ def random_model(size: str) -> LM:
 
 def throughput(lm: LM, options: BenchOptions) -> Iterator[dict[str, Any]]:
     for count in options.at_once:
-        engine = Engine(lm, Options(rows=count, context=options.prompt + options.new, share=False))
+        engine = Engine(lm, Options(rows=count, context=options.prompt + options.new, share=False, speculate="never"))
         warm = engine.warm_up()
         requests = [request(lm, options.prompt, options.new, seed) for seed in range(count)]
         began = time.perf_counter()
@@ -86,7 +86,7 @@ def stages(lm: LM, options: BenchOptions) -> Iterator[dict[str, Any]]:
     if lm.tokenizer is None:
         return
     text = Path(__file__).read_text()
-    engine = Engine(lm, Options(context=options.prompt + options.new, share=False))
+    engine = Engine(lm, Options(context=options.prompt + options.new, share=False, speculate="never"))
     engine.warm_up()
     found: dict[str, list[float]] = {}
     for at in range(400, 400 + 20 * 20, 20):
@@ -112,7 +112,7 @@ def stages(lm: LM, options: BenchOptions) -> Iterator[dict[str, Any]]:
 def classes(lm: LM, options: BenchOptions) -> Iterator[dict[str, Any]]:
     """The same arrivals with the classes and without, and by themselves."""
     for name, with_classes, batch in (("alone", True, 0), ("with", True, 6), ("without", False, 6)):
-        engine = Engine(lm, Options(context=LONGEST, classes=with_classes, share=False))
+        engine = Engine(lm, Options(context=LONGEST, classes=with_classes, share=False, speculate="never"))
         engine.warm_up()
         engine.start()
         began = time.perf_counter()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from codelm import cli
 from codelm.arithmetic import count_parameters
 from codelm.config import ModelConfig
-from experiments.bench import decode, gguf_files
+from experiments.bench import decode, decode_gpu, gguf_files
 
 
 @pytest.mark.parametrize("size", decode.SHAPES)
@@ -138,3 +138,12 @@ def test_bad_options_are_one_line(
     assert cli.main(["bench", "decode", *([] if "--sizes" in arguments else ["--sizes", "20m"]), *arguments]) == 2
     err = capsys.readouterr().err.splitlines()[-1]
     assert message in err
+
+
+def test_the_measurement_for_accelerators_runs_anywhere() -> None:
+    figures = decode_gpu.measured(decode_gpu.BenchOptions(tiny=True, prompt=8, new=8, steps=4, turns=1))
+    assert figures["compilations_after"] == 0
+    assert figures["share_of_peak"] is None
+    # Two bytes a parameter, and two layers' key and value of one head of 32 for each of 12 tokens.
+    assert figures["bytes_a_token"] == 2 * figures["parameters"] + 2 * 2 * 2 * 32 * 12
+    assert figures["bytes_per_s"] == pytest.approx(figures["bytes_a_token"] * figures["tokens_per_s"], rel=0.01)

@@ -217,6 +217,18 @@ def test_what_is_outside_the_buffer_is_refused_and_changes_nothing(engine: Engin
         session.complete(3, 2399)
 
 
+def test_what_went_wrong_is_told_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To who asked; the next key asks anew."""
+    session = Session(engine, SOURCE[:400])
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.device, "extend", None)
+        first = session.complete(200, 4)
+        with pytest.raises(UserError, match="not callable"):
+            first.text()
+    session.edit(200, 200, "a")
+    assert session.complete(201, 4).text() == Session(engine, session.text).complete(201, 4).text()
+
+
 def test_sessions_go_by_name(engine: Engine) -> None:
     sessions = Sessions(engine, most=2)
     with pytest.raises(UserError, match="unknown session 'a': open it with the whole text"):

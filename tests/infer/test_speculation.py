@@ -2,8 +2,8 @@
 test_schedules.py's; here are distributions, thousands of prompts, and whether drafting pays."""
 
 import dataclasses
-import itertools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,7 +21,7 @@ from infer.healing import Healing
 from infer.request import Drafts, Request
 from infer.run import Run
 from infer.sampling import Sampling
-from tests.infer import reference
+from tests.infer import reference, vocabularies
 from tests.infer.models import SCALES, like, tiny_lm, tokenizer
 
 SMALL = Options(rows=3, page=4, chunk=8, steps=3, speculate="always", widths=(3, 6))
@@ -46,40 +46,67 @@ SAMPLING = Sampling(0.8, top_p=0.95, repetition_penalty=1.2, presence_penalty=0.
 
 
 def five_tokens() -> LM:
-    """A model of five tokens, no two equally likely."""
+    """A model of five tokens, no two equally likely; three of them are text."""
     given = {"depth": 1, "width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_width": 32, "max_seq_len": 8}
     config = ModelConfig(**given, vocab_size=VOCAB, tied_embeddings=False, compute_dtype="float32", remat="none")
     values = create(config, 3).arrays()
     larger = {name: value * SCALES.get(name.removeprefix("blocks."), 1.0) for name, value in values.items()}
-    return LM(config, Transformer(config, larger | {"head": larger["head"] / 4}), None, "codelm")
+    model = Transformer(config, larger | {"head": larger["head"] / 4})
+    return LM(config, model, vocabularies.tiny("a", "b", "ab"), "codelm")
 
 
-def probabilities(lm: LM, first: list[int]) -> dict[tuple[int, ...], float]:
-    """Of every text there can be, by enumeration, in float64."""
-    found = {}
-    for text in itertools.product(range(VOCAB), repeat=LENGTH):
-        odds = 1.0
-        for at in range(LENGTH):
-            scores = reference._scores(lm, (*first, *text[:at]))
-            values = reference.adjusted(scores, SAMPLING, first, list(text[:at]), None)
-            weights = np.exp(values - values.max())
-            odds *= weights[text[at]] / weights.sum()
-        found[text] = odds
+Outcome = tuple[tuple[int, ...], str]  # the tokens of a text, and why it ended
+
+
+def probabilities(lm: LM, request: Request) -> dict[Outcome, float]:
+    """Of everything that can come of a request, by enumeration, in float64."""
+    found: Counter[Outcome] = Counter()
+    assert lm.tokenizer is not None
+
+    def walk(written: list[int], odds: float) -> None:
+        constraint = request.restriction.start(lm.tokenizer, request.stop_ids) if request.restriction else None
+        for token in written if constraint else ():
+            constraint.advance(token)
+        scores = reference._scores(lm, (*request.ids, *written))
+        allowed = constraint.allowed() if constraint else None
+        values = reference.adjusted(scores, request.sampling, list(request.ids), written, allowed)
+        weights = np.exp(values - values.max())
+        for token in np.flatnonzero(weights):
+            then, longer = odds * weights[token] / weights.sum(), [*written, int(token)]
+            cut = reference._up_to_a_stop(lm.tokenizer.decode_bytes(longer), request.stop)
+            if token in request.stop_ids:
+                found[tuple(written), "stop"] += then
+            elif cut is not None:
+                sizes = np.cumsum([len(lm.tokenizer.pieces[i]) for i in longer])
+                found[tuple(longer[: int(np.searchsorted(sizes, len(cut), side="right"))]), "stop"] += then
+            elif len(longer) == request.max_new_tokens:
+                found[tuple(longer), "length"] += then
+            else:
+                walk(longer, then)
+
+    walk([], 1.0)
     return found
 
 
-def surprise(lm: LM, draft: LM | None, drafts: Sequence[Sequence[int]]) -> tuple[float, float, list[int]]:
+PLAIN = Request([1, 4], LENGTH, SAMPLING)
+HEALED = Request([3, 4], 4, SAMPLING, stop_ids=(0,), stop=("ba",), restriction=Healing(b"ab"))
+GRAMMAR = Request([3, 4], 4, SAMPLING, stop_ids=(0,), stop=("aa",), restriction=Grammar("regex", "(ab|b|aab)*b?"))
+
+
+def surprise(
+    lm: LM, request: Request, draft: LM | None, drafts: Sequence[Sequence[int]]
+) -> tuple[float, float, list[int]]:
     """Chi-square of what an engine draws against what it should, its degrees of freedom, and what was accepted."""
-    first = [1, 4]
     engine = Engine(lm, dataclasses.replace(SMALL, rows=32, context=8, widths=(3,)), draft=draft)
     streams = [
-        engine.submit(Request(first, LENGTH, SAMPLING, seed, drafts=Drafts(expected=drafts[seed % len(drafts)])))
+        engine.submit(dataclasses.replace(request, seed=seed, drafts=Drafts(expected=drafts[seed % len(drafts)])))
         for seed in range(DRAWS)
     ]
-    drawn = [tuple(stream.text().ids) for stream in streams]
-    expected = {text: DRAWS * odds for text, odds in probabilities(lm, first).items()}
-    cells = [text for text, count in expected.items() if count >= 8]
-    counts = [(sum(text == cell for text in drawn), expected[cell]) for cell in cells]
+    drawn = Counter((tuple(text.ids), text.finish) for text in (stream.text() for stream in streams))
+    expected = {outcome: DRAWS * odds for outcome, odds in probabilities(lm, request).items()}
+    assert drawn.keys() <= expected.keys()
+    cells = [outcome for outcome, count in expected.items() if count >= 8]
+    counts = [(drawn[cell], expected[cell]) for cell in cells]
     counts.append((DRAWS - sum(n for n, _ in counts), DRAWS - sum(e for _, e in counts)))
     return sum((n - e) ** 2 / e for n, e in counts if e > 0), len(counts) - 1, list(engine.stats().accepted)
 
@@ -89,16 +116,20 @@ def limit(freedom: float) -> float:
     return freedom * (1 - 2 / (9 * freedom) + 4.26 * np.sqrt(2 / (9 * freedom))) ** 3
 
 
+DRAFTS = [[2, 2, 0], [2, 3, 3], [4, 3, 2], [4, 1, 2]]
+
+
 @pytest.mark.parametrize("kind", ["looking back", "a draft model", "no drafts"])
-def test_texts_are_distributed_as_the_model_has_them(kind: str) -> None:
+@pytest.mark.parametrize("request_", [PLAIN, HEALED, GRAMMAR], ids=["plain", "healed", "grammar"])
+def test_texts_are_distributed_as_the_model_has_them(request_: Request, kind: str) -> None:
+    """With filters and penalties; healed or under a grammar, up to stop tokens and stop strings."""
     lm = five_tokens()
     draft = like(lm, 0.3) if kind == "a draft model" else None
-    drafts = [[2, 2, 0], [0, 3, 3], [4, 1, 2]] if kind == "looking back" else [[]]
-    found, freedom, accepted = surprise(lm, draft, drafts)
-    assert freedom > 20
+    found, freedom, accepted = surprise(lm, request_, draft, DRAFTS if kind == "looking back" else [[]])
+    assert freedom > 8
     assert found < limit(freedom)
     if kind != "no drafts":
-        assert min(accepted) > DRAWS / 40
+        assert min(accepted) > DRAWS / 60
 
 
 def test_a_rule_that_accepts_too_often_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +144,7 @@ def test_a_rule_that_accepts_too_often_would_be_seen(monkeypatch: pytest.MonkeyP
         return written
 
     monkeypatch.setattr(Device, "verify", generous)
-    found, freedom, _ = surprise(five_tokens(), None, [[2, 2, 0], [0, 3, 3], [4, 1, 2]])
+    found, freedom, _ = surprise(five_tokens(), PLAIN, None, DRAFTS)
     assert found > limit(freedom)
 
 
