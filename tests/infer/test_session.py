@@ -222,6 +222,7 @@ def test_what_went_wrong_is_told_once(engine: Engine, monkeypatch: pytest.Monkey
     session = Session(engine, SOURCE[:400])
     with monkeypatch.context() as broken:
         broken.setattr(engine.device, "extend", None)
+        broken.setattr(engine.device, "decode", None)
         first = session.complete(200, 4)
         with pytest.raises(UserError, match="not callable"):
             first.text()

@@ -41,7 +41,7 @@ def prompt(seed: int, tokens: int = 10) -> list[int]:
 
 # ---- the distribution of whole texts ----
 
-VOCAB, LENGTH, DRAWS = 5, 3, 6000
+VOCAB, LENGTH, DRAWS = 5, 3, 2500
 SAMPLING = Sampling(0.8, top_p=0.95, repetition_penalty=1.2, presence_penalty=0.3, logit_bias={2: 0.5})
 
 
@@ -133,13 +133,13 @@ def test_texts_are_distributed_as_the_model_has_them(request_: Request, kind: st
 
 
 def test_a_rule_that_accepts_too_often_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One draft in ten that was wrong is kept nevertheless."""
+    """One draft in five that was wrong is kept nevertheless."""
     rng, verify = random.Random(0), Device.verify
 
     def generous(self: Device, drafts: Mapping[Run, Sequence[int]]) -> dict[Run, list[tuple[int, float]]]:
         written = verify(self, drafts)
         for run, draft in drafts.items():
-            if draft and written[run][0][0] != draft[0] and rng.random() < 0.1:
+            if draft and written[run][0][0] != draft[0] and rng.random() < 0.2:
                 written[run] = [(draft[0], -1.0)]
         return written
 
@@ -166,16 +166,16 @@ def test_a_draft_model_that_is_the_model_is_always_right() -> None:
 def test_greedy_texts_are_those_of_the_simple_decoder(kind: str) -> None:
     lm = with_heads(tiny_lm()) if kind == "further heads" else tiny_lm()
     engine = Engine(lm, dataclasses.replace(SMALL, rows=16), draft=like(lm, 0.03) if kind == "a draft model" else None)
-    prompts = [prompt(seed, 3 + seed % 9) for seed in range(1000)]
+    prompts = [prompt(seed, 3 + seed % 9) for seed in range(500)]
     streams = [engine.submit(Request(ids, 12, share=i % 3 > 0)) for i, ids in enumerate(prompts)]
     found = [stream.text().ids for stream in streams]
-    expected = [ids for i in range(0, 1000, 250) for ids in lm.complete(prompts[i : i + 250], 12)]
+    expected = [ids for i in range(0, 500, 250) for ids in lm.complete(prompts[i : i + 250], 12)]
     for ids, ours, theirs in zip(prompts, found, expected, strict=True):
         if ours != theirs:
             at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
             best, second = np.sort(reference._scores(lm, (*ids, *theirs[:at])))[::-1][:2]
             assert best - second < reference.MARGIN
-    assert engine.stats().accepted[0] > 30
+    assert engine.stats().accepted[0] > 15
 
 
 def test_penalties_count_what_a_draft_has_before() -> None:
