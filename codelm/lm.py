@@ -40,6 +40,8 @@ class LM:
     tokenizer_file: Path | None = None
     prompt_format: str = ""
     """The prompt format that it was trained in; empty = not said, see `infer.prompts.family_of`."""
+    source: str = ""
+    """The folder that its weights are from."""
 
     def logits(self, ids: Int[np.ndarray | Array, "B T"] | Sequence[Sequence[int]]) -> Float[np.ndarray, "B T V"]:
         """Scores of every next token, in float32."""
@@ -111,9 +113,10 @@ class LM:
         return np.asarray(_next(self.model, tokens, len(ids)))
 
     def _likeliest(self, ids: list[int], max_new_tokens: int) -> list[int]:
-        for _ in range(max_new_tokens):
-            ids = [*ids, int(np.argmax(self.next_scores(ids)))]
-        return ids[-max_new_tokens:]
+        written: list[int] = []
+        while len(written) < max_new_tokens:
+            written.append(int(np.argmax(self.next_scores([*ids, *written]))))
+        return written
 
     def _checked(self, ids: Int[np.ndarray | Array, "B T"] | Sequence[Sequence[int]]) -> Int[np.ndarray, "B T"]:
         """Ids as an array, refused when empty, ragged or outside the vocabulary (which jax would clip in silence)."""
@@ -160,7 +163,8 @@ def load(path: str | Path, compute_dtype: Literal["", "float32", "bfloat16"] = "
     beside = (folder, folder.parent.parent, checkpoint.located(path) / "checkpoints")
     file = next((at / name for at in beside for name in checkpoint.TOKENIZERS if (at / name).exists()), None)
     file = Path(file) if file else None
-    return LM(config, Transformer(config, values), tokenizer.load(file) if file else None, family, file, prompt_format)
+    model, found = Transformer(config, values), tokenizer.load(file) if file else None
+    return LM(config, model, found, family, file, prompt_format, str(folder))
 
 
 def _newest(path: epath.Path) -> epath.Path:

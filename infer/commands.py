@@ -177,11 +177,12 @@ def _show(timing: Timing, stats: Stats) -> None:
         ("prefill", f"{1e3 * timing.prefill:.1f} ms"),
         ("first token", f"{1e3 * timing.to_first_token:.1f} ms after arrival"),
         ("decode", f"{timing.new_tokens:,} tokens, {tokens / max(timing.decode, 1e-9):,.1f} a second"),
-        ("drafts", f"{timing.accepted:,} of {timing.drafted:,} tokens were right"),
+        *([("drafts", f"{timing.accepted:,} of {timing.drafted:,} tokens were right")] if timing.drafted else []),
         (
             "pages",
             ", ".join(f"{count.free:,} free, {count.cached:,} cached, {count.held:,} held" for count in stats.pages),
         ),
+        ("programs", f"{stats.compilations:,} compiled or loaded meanwhile: the times above have that in them"),
     ):
         table.add_row(name, value)
     Console(stderr=True).print(table)

@@ -161,12 +161,7 @@ class Device:
         padded = np.zeros((1, size), np.int32)
         padded[0, :count] = tokens
         self.pages, resident.memory, choice = programs.extend(
-            self.tree,
-            self.leaves,
-            self.pages,
-            resident.memory,
-            Sight(_copied(resident.starts), resident.tables),
-            self._targets(resident.runs, [start], [count], size),
+            *self._given(resident, [start], [count], size),
             padded,
             np.array([start], np.int32),
             np.int32(count),
@@ -187,12 +182,7 @@ class Device:
                 tokens[row], starts[row], limits[row] = run.ids[-1], len(run.ids) - 1, most[run]
                 stops[row, : len(run.request.stop_ids)] = list(run.request.stop_ids)
         self.pages, resident.memory, written = programs.decode(
-            self.tree,
-            self.leaves,
-            self.pages,
-            resident.memory,
-            Sight(_copied(resident.starts), resident.tables),
-            self._targets(resident.runs, starts.tolist(), limits.tolist(), self.shapes.steps),
+            *self._given(resident, starts.tolist(), limits.tolist(), self.shapes.steps),
             tokens,
             starts,
             limits,
@@ -211,12 +201,7 @@ class Device:
                 starts[row], given[row] = len(run.ids) - 1, 1 + len(drafts[run])
                 tokens[row, : given[row]] = [run.ids[-1], *drafts[run]]
         self.pages, resident.memory, written = programs.verify(
-            self.tree,
-            self.leaves,
-            self.pages,
-            resident.memory,
-            Sight(_copied(resident.starts), resident.tables),
-            self._targets(resident.runs, starts.tolist(), given.tolist(), width),
+            *self._given(resident, starts.tolist(), given.tolist(), width),
             tokens,
             starts,
             given,
@@ -225,8 +210,17 @@ class Device:
         )
         return written
 
-    def warm_up(self) -> float:
-        """Run every program on every shape, on rows of nobody; the seconds it took."""
+    def _given(self, resident: Resident, starts: Sequence[int], counts: Sequence[int], size: int) -> tuple[Any, ...]:
+        """What every call begins with: the model, pages, a view, and where what is new in each row goes."""
+        # A call may still be reading where views begin when that changes.
+        starting = {window: array.copy() for window, array in resident.starts.items()}
+        sight = Sight(starting, resident.tables)
+        targets = self._targets(resident.runs, starts, counts, size)
+        return self.tree, self.leaves, self.pages, resident.memory, sight, targets
+
+    def warm_up(self, timed: bool) -> float:
+        """Run every program on every shape, on rows of nobody; the seconds it took. With `timed`, what each costs is
+        noted, for which it runs a few times."""
         began = time.perf_counter()
         idle = {window: count - 1 for window, count in self.counts.items()}
         self.pages = programs.copy(self.config, self.pages, idle, idle)
@@ -237,7 +231,8 @@ class Device:
                 resident = self._empty(rows, slots)
                 self._load(resident, 0, None)
                 self._decode(resident, {})
-                self.costs[rows, slots] = self._timed(resident)
+                if timed:
+                    self.costs[rows, slots] = self._timed(resident)
         jax.block_until_ready(self.pages)
         self.warm_compilations = _compiled()
         self.warm_up_seconds = time.perf_counter() - began
@@ -402,11 +397,6 @@ def _no_steering(rows: int, places: int, vocab_size: int) -> Steering:
     shape = rows, vocab_size
     parts = np.zeros(shape, bool), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
     return jax.device_put(Steering(*parts, np.ones((rows * places, vocab_size), bool)))
-
-
-def _copied(starts: Mapping[int, Int[np.ndarray, " B"]]) -> dict[int, Int[np.ndarray, " B"]]:
-    """A call may still be reading them when they change."""
-    return {window: array.copy() for window, array in starts.items()}
 
 
 def _bucket(sizes: Sequence[int], wanted: int) -> int:

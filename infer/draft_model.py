@@ -77,7 +77,8 @@ class DraftModel:
             shadow.lease.copies.clear()
             self.shadows[run] = shadow
         lease = shadow.lease
-        lease.length = min(lease.length, len(run.ids) - 1, _common(shadow.ids, run.ids) or lease.length)
+        if shadow.ids:  # of what was drafted, what was not written after all is written over
+            lease.length = min(lease.length, _common(shadow.ids, run.ids), len(run.ids) - 1)
         shadow.ids = list(run.ids)
         if not self.pages.reserve(lease, len(run.ids) + most):
             return None
@@ -94,7 +95,8 @@ def _common(first: list[int], second: list[int]) -> int:
     """How many tokens two texts begin with alike."""
     if first == second[: len(first)]:
         return len(first)
-    return next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    differ = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differ, min(len(first), len(second)))
 
 
 def _check_vocabulary(lm: LM, large: LM) -> None:

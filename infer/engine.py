@@ -85,7 +85,8 @@ class Engine:
         draft: LM | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`draft`: a small model with the same vocabulary, that writes drafts for this one."""
+        """`draft`: a small model with the same vocabulary, that writes drafts for this one; what it keeps of its texts
+        comes on top of the memory in the options."""
         options = options or Options()
         config = lm.config
         if config.rope.scaling == "dynamic":
@@ -102,7 +103,11 @@ class Engine:
         counts = count_pages(config, of_one, options.rows, options.page, dtype, options.memory)
         self.pages = Pages([Group(count, window) for window, count in counts.items()], options.page)
         self.device = Device(lm.model, self.shapes, counts, dtype)
-        self.speculation = self._speculation(draft)
+        if draft and options.speculate == "never":
+            raise UserError('speculate="never" has no use for a draft model: leave one of the two out')
+        self.drafter = DraftModel(draft, lm, self.shapes, options.rows, self.context) if draft else None
+        always = options.speculate == "always"
+        self.speculation = Speculation(self.shapes.widths, always, self.drafter) if self.shapes.widths else None
         self.arrivals: deque[Run] = deque()
         limits = Limits(options.rows, self.shapes.chunks, options.steps, of_one, options.classes)
         self.schedule = Schedule(limits, self.pages, self._dropped)
@@ -136,9 +141,9 @@ class Engine:
     def warm_up(self) -> float:
         """Compile every program there can be, so that none is compiled while somebody waits; the seconds it took."""
         with self.lock, self.device.placed():
-            if self.speculation and self.speculation.model:
-                self.speculation.model.device.warm_up()
-            return self.device.warm_up()
+            if self.drafter:
+                self.drafter.device.warm_up(timed=True)
+            return self.device.warm_up(timed=self.speculation is not None)
 
     def stats(self) -> Stats:
         with self.lock:
@@ -203,21 +208,11 @@ class Engine:
             lookup=lookup_of(request) if self.speculation else None,
         )
 
-    def _speculation(self, draft: LM | None) -> Speculation | None:
-        if self.options.speculate == "never":
-            if draft:
-                raise UserError('speculate="never" has no use for a draft model: leave one of the two out')
-            return None
-        widths, model = self.shapes.widths, None
-        if draft:
-            model = DraftModel(draft, self.lm, self.shapes, self.options.rows, self.context)
-        return Speculation(widths, self.options.speculate == "always", model)
-
     def _dropped(self, run: Run) -> None:
         """It is about to give its pages back."""
         self.device.drop(run)
-        if self.speculation and self.speculation.model:
-            self.speculation.model.drop(run)
+        if self.drafter:
+            self.drafter.drop(run)
 
     # ---- one turn ----
 
@@ -407,8 +402,8 @@ class Engine:
             self.schedule.put_back(run)
         self.pages.forget()
         self.device.reset()
-        if self.speculation and self.speculation.model:
-            self.speculation.model.reset()
+        if self.drafter:
+            self.drafter.reset()
 
 
 def _shapes(options: Options, context: int) -> Shapes:

@@ -127,7 +127,8 @@ def decode(
     model: Transformer = jax.tree.unflatten(tree, leaves)
     rows, steps = targets.offsets.shape
     cache = _cache(pages, memory, sight, dtype)
-    nothing = Written(*_empty(rows, steps), jnp.zeros(rows, jnp.int32), jnp.zeros((rows, 0), jnp.int32))
+    none = jnp.zeros(rows, jnp.int32)
+    nothing = Written(jnp.full((rows, steps), -1), jnp.zeros((rows, steps)), none, none[:, None][:, :0])
     stream = jnp.zeros((rows, model.config.width if model.config.mtp_heads else 0), model.config.compute_dtype)
 
     def goes_on(state: tuple[Any, ...]) -> Bool[Array, ""]:
@@ -237,10 +238,6 @@ def _ahead(
         return jnp.zeros((len(stream), 0), jnp.int32)
     streams = jnp.concatenate([model.ahead(stream[:, None], head) for head in heads], axis=1)
     return pick(model, streams, choosing._replace(index=choosing.index + written), None).token
-
-
-def _empty(rows: int, steps: int) -> tuple[Int[Array, "B S"], Float[Array, "B S"]]:
-    return jnp.full((rows, steps), -1), jnp.zeros((rows, steps))
 
 
 def _cache(pages: tuple[Pages, ...], memory: tuple[Memory, ...], sight: Sight, dtype: str) -> Apart:

@@ -12,6 +12,7 @@ was measured when the engine was warmed up. A request whose drafts do not pay is
 cost nothing to make they are compared with what came, so that it may begin again.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,6 +25,8 @@ from infer.draft_model import DraftModel
 from infer.lookup import LONGEST, Lookup
 from infer.request import Request
 from infer.run import Run
+
+log = logging.getLogger("infer.speculation")
 
 # Kinds of drafts. Those that come from looking back by how many tokens were found in front of them, at least.
 MATCHED = (1, 2, 4, 8)
@@ -75,7 +78,7 @@ class Speculation:
     def _plan(self, runs: Sequence[Run], costs: Costs | None) -> tuple[dict[Run, Draft], bool]:
         drafts = {run: self._draft(run) for run in runs}
         if self.always:
-            drafts |= self._by_model(runs, drafts) if self.model else {}
+            drafts |= self._by_model(runs, drafts, self.widths[-1] - 1)
             return drafts, any(draft.tokens for draft in drafts.values())
         if costs is None:  # not warm: nothing is known, and compiling would cost more than drafts save
             return drafts, False
@@ -145,10 +148,16 @@ class Speculation:
         guess = Draft([0] * self._room(run), MODEL)
         return max(draft, guess, key=lambda each: self._right(run, each, self.widths[-1]))
 
-    def _by_model(self, runs: Sequence[Run], others: Mapping[Run, Draft], most: int = 10**6) -> dict[Run, Draft]:
-        assert self.model is not None
-        rooms = {run: min(most, self._room(run)) for run in runs if self._room(run)}
-        made = self.model.draft(rooms)
+    def _by_model(self, runs: Sequence[Run], others: Mapping[Run, Draft], most: int) -> dict[Run, Draft]:
+        """Of at most so many tokens; the others where it has none. A draft model that fails spoils no text."""
+        if self.model is None:
+            return {}
+        try:
+            made = self.model.draft({run: min(most, self._room(run)) for run in runs if self._room(run)})
+        except Exception:
+            log.exception("the draft model failed; it goes on with nothing read")
+            self.model.reset()
+            return {}
         return {run: Draft(tokens, MODEL) if tokens else others[run] for run, tokens in made.items()}
 
 

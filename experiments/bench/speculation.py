@@ -140,10 +140,10 @@ def measured(engine: Engine, texts: Sequence[Text], options: BenchOptions, agree
     before = engine.stats()
     for text in [texts[0], *texts]:  # the first does not count
         write(engine.device, text.prompt, text.ids)
-        if engine.speculation and engine.speculation.model:
+        if engine.drafter:
             wrong = rng.random(len(text.ids)) > agreement
             drafted = [1 if off else token for off, token in zip(wrong, text.ids, strict=True)]
-            write(engine.speculation.model.device, text.prompt, drafted)
+            write(engine.drafter.device, text.prompt, drafted)
         plain, _ = run(engine, text._replace(drafts=None))  # type: ignore[arg-type]
         with_drafts, taken = run(engine, text)
         ratios.append(plain / with_drafts)

@@ -87,6 +87,13 @@ def test_a_prefix_first_prompt_has_what_was_typed_in_the_middle(engine: Engine, 
     session.edit(11, 11, "\nbb")  # the anchor stays, on another line too
     session.complete(14, 2).text()
     assert seen[-1].ids == expected + tokenizer.encode("b = 2\nbb")
+    session.complete(4, 2).text()  # the cursor went to another line, and came back
+    assert seen[-1].ids == formats.fim(session.family, tokenizer, "", "1\nb = 2\nbb\nc = 3\n", mode="psm").ids + (
+        tokenizer.encode("a = ")
+    )
+    session.complete(14, 2).text()
+    parted = formats.fim(session.family, tokenizer, "a = 1\nb = 2\n", "\nc = 3\n", mode="psm").ids
+    assert seen[-1].ids == parted + tokenizer.encode("bb")
     session.edit(3, 5, "")  # what is before the anchor changed
     session.complete(12, 2).text()
     assert seen[-1].ids[: len(expected)] != expected

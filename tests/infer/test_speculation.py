@@ -159,6 +159,26 @@ def test_a_draft_model_that_is_the_model_is_always_right() -> None:
     assert stats.passes < 20 * 20 / 4
 
 
+def test_a_draft_model_that_fails_spoils_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_lm()
+    expected = Engine(lm, SMALL).submit(Request(prompt(1, 7), 36)).text()
+    engine, decode = Engine(lm, SMALL, draft=like(lm, 0.03)), Device.decode
+    failures = iter([False, True, False, True])
+
+    def failing(self: Device, most: Mapping[Run, int]) -> dict[Run, list[tuple[int, float]]]:
+        if self is engine.drafter.device and next(failures, False):
+            raise RuntimeError("out of memory")
+        return decode(self, most)
+
+    monkeypatch.setattr(Device, "decode", failing)
+    assert engine.submit(Request(prompt(1, 7), 36)).text() == expected
+    stats = engine.stats()
+    assert (stats.failed, stats.broken_steps) == (0, 0)
+    assert stats.accepted[0]
+    assert next(failures, None) is None  # all of them were met
+    assert all(count.held == 0 for count in engine.drafter.pages.counts())
+
+
 # ---- thousands of prompts ----
 
 
