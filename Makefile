@@ -1,6 +1,6 @@
 # Two commands: `make demo` and `make test`. Both make .venv when it is missing; neither needs python3 to be recent.
 .DEFAULT_GOAL := help
-.PHONY: demo test check install parity golden plans help
+.PHONY: demo test check install system parity golden plans help
 
 demo:     ## run configs/quickstart.py from corpus to report, and complete code at a cursor
 	@bash .ci/install data
@@ -21,6 +21,9 @@ check:    ## ruff, types, import rule
 
 install:  ## add extras: make install EXTRAS="tpu dev"
 	@bash .ci/install $(EXTRAS)
+
+system:   ## Debian packages: bubblewrap for the sandbox, chromium for the tests of pages
+	@bash .ci/system
 
 parity:   ## our logits against transformers', for every model family
 	@bash .ci/install

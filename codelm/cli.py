@@ -33,6 +33,19 @@ VERBS: dict[str, tuple[str, str]] = {
     "data report": ("data.command:report", "check a corpus and show what is in it and what was dropped, as a page"),
     "data show": ("data.show_command:show", "print a row of the training data as the model sees it"),
     "data stats": ("data.stats_command:stats", "padding, lengths, holes and dependencies of the training data"),
+    "eval": ("experiments.evals.command:evaluate", "measure a model, here or behind a URL, by suites of tasks"),
+    "eval build-suite": (
+        "experiments.evals.build_suite_command:build_suite",
+        "make a suite of holes out of a folder of repositories",
+    ),
+    "eval compare": (
+        "experiments.evals.compare_command:compare",
+        "whether one model is better than another: differences, p-values, the tasks that changed",
+    ),
+    "eval rescore": (
+        "experiments.evals.rescore_command:rescore",
+        "the scores of a measurement anew, from what the model wrote",
+    ),
     "generate": ("infer.commands:generate", "write what follows a text"),
     "plan": ("train.plan_command:plan", "whether an experiment fits a TPU topology or GPUs, and how fast it can be"),
     "profile": (
@@ -44,6 +57,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "a model in 8 or 4 bits for serving, if it stays as good",
     ),
     "replay": ("experiments.replay_command:replay", "a step of a run once more: its loss, its rows, which is to blame"),
+    "report": ("experiments.report_command:report", "make a run's page anew: curves, corpus, evaluations, samples"),
     "run": ("experiments.run_command:run", "run an experiment: corpus, tokenizer, training, evaluation, report"),
     "import": ("codelm.model_commands:import_", "make a checkpoint of a Hugging Face folder"),
     "export": ("codelm.model_commands:export", "make a Hugging Face folder of a run or checkpoint"),
@@ -84,7 +98,7 @@ def _dispatch(argv: list[str]) -> None:
         return
     if words[0] not in groups:
         raise UserError(f"no verb '{words[0]}'; nearest: '{nearest(words[0], sorted(groups))}'. See codelm --help")
-    if words[0] in VERBS:
+    if words[0] in VERBS and " ".join(words) not in VERBS:
         _call(words[0], argv[1:])
         return
     in_group = [verb for verb in VERBS if verb.split()[0] == words[0]]

@@ -99,7 +99,7 @@ def validate_training(config: Any) -> None:
         "train": ("warmup_steps", "batch_warmup_steps", "weight_decay", "z_loss", "mtp_weight", "mup_base_width"),
         "train.guard": ("deviations", "most"),
         "midtrain": ("steps", "seq_len", "batch_size", "rope_theta", "learning_rate", "warmup_steps"),
-        "evaluation": ("every", "infill_every", "infill_examples"),
+        "evaluation": ("every", "infill_every", "infill_examples", "suites_every", "suites_tasks"),
         "checkpoint": ("keep_every",),
     }
     for group, names in natural.items():

@@ -17,6 +17,7 @@ class Bar:
     def __init__(self, what: str, total: float, unit: str, scale: float = 1.0) -> None:
         """`scale`: how much of what is counted makes one of the unit that is shown."""
         self._what, self._total, self._unit, self._scale = what, total / scale, unit, scale
+        self._note = ""
         self._done = 0.0
         self._before = 0.0
         self._start = self._said = time.monotonic()
@@ -57,11 +58,16 @@ class Bar:
         elif time.monotonic() - self._said >= _EVERY:
             self._say()
 
+    def note(self, note: str) -> None:
+        """Shown behind the rate from the next advance on."""
+        self._note = note
+
     def text(self) -> str:
         spent = max(time.monotonic() - self._start, 1e-9)
         rate = (self._done - self._before) / spent
         left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
-        return f"{self._done:,.0f}/{self._total:,.0f} {self._unit}, {rate:,.1f} {self._unit}/s{left}"
+        note = f"; {self._note}" if self._note else ""
+        return f"{self._done:,.0f}/{self._total:,.0f} {self._unit}, {rate:,.1f} {self._unit}/s{left}{note}"
 
     def _say(self) -> None:
         self._said = time.monotonic()

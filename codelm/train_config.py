@@ -103,6 +103,12 @@ class EvaluationConfig:
     """Holes to fill in held-out documents."""
     infill_tokens: int = 32
     """The most tokens that fill one."""
+    suites: tuple[str, ...] = ()
+    """Suites of `codelm eval` that are measured after the last stage; what they leave is in RUN/evals."""
+    suites_every: int = 0
+    """Steps between evaluations by those suites; 0 = only after the last stage."""
+    suites_tasks: int = 64
+    """The first so many tasks of each; 0 = all."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,6 @@ def config() -> Config:
         data=DataConfig(seq_len=256, batch_size=8),
         train=TrainConfig(steps=160, learning_rate=2e-3, warmup_steps=15, decay_fraction=0.3, final_fraction=0.3),
         midtrain=MidtrainConfig(steps=16, learning_rate=6e-4),
-        evaluation=EvaluationConfig(every=40, batches=4),
+        evaluation=EvaluationConfig(every=40, batches=4, suites=("bits-per-byte", "typing"), suites_tasks=40),
         checkpoint=CheckpointConfig(every=40),
     )

@@ -64,7 +64,7 @@ def files(folder: epath.Path) -> Iterator[epath.Path]:
 def _problems(file: epath.Path, folder: epath.Path) -> Iterator[Problem]:
     benchmark = file.name.split(".")[0] if file.parent == folder else file.parent.relative_to(folder).as_posix()
     number = 0
-    for number, row in _rows(file):
+    for number, row in rows(file):
         name = next((str(row[key]) for key in _NAMES if key in row), f"{file.name}:{number}")
         try:
             problem = _problem(benchmark, name, row)
@@ -77,7 +77,8 @@ def _problems(file: epath.Path, folder: epath.Path) -> Iterator[Problem]:
         raise UserError(f"no problems in {file}: the file is empty")
 
 
-def _rows(file: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows(file: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each with the number of its line."""
     number = 0
     try:
         with io.TextIOWrapper(jsonl.opened(str(file)), "utf-8") as lines:

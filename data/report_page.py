@@ -8,11 +8,17 @@ from data.dataset import Corpus
 
 _ROWS = 30  # of a table; the rest is summed up
 
+# Of tables that end in bars.
+BARS = """
+:root { --kept: #2b7a78; --read: #b9d8d6; --drop: #c8553d }
+@media (prefers-color-scheme: dark) { :root { --kept: #4db6ac; --read: #2a4d4b; --drop: #e07a5f } }
+td.bar { width: 45% }
+.track { position: relative; height: .8rem } .track i { position: absolute; inset: 0 auto 0 0; border-radius: 2px }
+.read { background: var(--read) } .kept { background: var(--kept) } .drop { background: var(--drop) }
+"""
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1d2530; --soft: #667; --line: #dde2ea; --back: #fff; --kept: #2b7a78;
-  --read: #b9d8d6; --drop: #c8553d }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #9aa3b2; --line: #333b48; --back: #14181f;
-  --kept: #4db6ac; --read: #2a4d4b; --drop: #e07a5f } }
+:root { color-scheme: light dark; --ink: #1d2530; --soft: #667; --line: #dde2ea; --back: #fff }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #9aa3b2; --line: #333b48; --back: #14181f } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back); max-width: 66rem;
   margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem }
@@ -20,9 +26,7 @@ h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin: 2.2re
 .tile b { display: block; font-size: 1.5rem; font-weight: 600; font-variant-numeric: tabular-nums }
 table { border-collapse: collapse; width: 100% } td, th { padding: .15rem .6rem .15rem 0; text-align: left }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line) } td.bar { width: 45% }
-.track { position: relative; height: .8rem } .track i { position: absolute; inset: 0 auto 0 0; border-radius: 2px }
-.read { background: var(--read) } .kept { background: var(--kept) } .drop { background: var(--drop) }
+th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line) }
 summary { cursor: pointer } details { border-bottom: 1px solid var(--line); padding: .3rem 0 }
 pre { background: color-mix(in srgb, var(--ink) 6%, transparent); padding: .6rem; overflow: auto; max-height: 14rem;
   font-size: 12px; margin: .3rem 0 1rem } code { font-size: 13px; overflow-wrap: anywhere }
@@ -38,16 +42,16 @@ def render(corpus: Corpus) -> str:
         f"<p class=sub>from {escape(', '.join(manifest['config']['sources']))} · codelm {manifest['codelm']} · "
         f"config {manifest['fingerprint']} · Python {manifest['python']} · {manifest['timing']['seconds']:,.0f} s</p>",
         _tiles(manifest),
-        _section("What became of the documents", _reasons(manifest)),
-        _section("Languages", _read_and_kept(manifest["languages"]), "read (light) and kept (dark), by bytes"),
-        _section("Licences", _read_and_kept(manifest["licences"]), "as known where a document was dropped or kept"),
+        _section("What became of the documents", reasons(manifest)),
+        _section("Languages", read_and_kept(manifest["languages"]), "read (light) and kept (dark), by bytes"),
+        _section("Licences", read_and_kept(manifest["licences"]), "as known where a document was dropped or kept"),
         _section("Replaced in the text", _replaced(manifest["replaced"])),
         _section("Drops to look at", _samples(manifest["samples"]), "up to 20 of each reason, chosen by hash"),
         _section("Speed", _steps(manifest["timing"]["steps"]), "of one core, over the text that each step saw"),
         _section("Config", f"<pre>{escape(_fields(manifest['config']))}</pre>"),
     ]
     body = "\n".join(sections)
-    return f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>\n{body}\n"
+    return f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}{BARS}</style>\n{body}\n"
 
 
 def _section(title: str, body: str, note: str = "") -> str:
@@ -75,7 +79,7 @@ def _tiles(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _reasons(manifest: Mapping[str, Any]) -> str:
+def reasons(manifest: Mapping[str, Any]) -> str:
     rows = [("kept", manifest["kept"], "kept")]
     rows += [(reason, row, "drop") for reason, row in manifest["dropped"].items()]
     most = max(row["documents"] for _, row, _ in rows)
@@ -88,7 +92,7 @@ def _reasons(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _read_and_kept(rows: Mapping[str, Any]) -> str:
+def read_and_kept(rows: Mapping[str, Any]) -> str:
     most = max((row["read"]["bytes"] for row in rows.values()), default=1) or 1
     shown = [
         (

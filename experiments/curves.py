@@ -17,6 +17,11 @@ _DASHES = ("", "6 3", "2 3")  # once the colours are used up
 _LEFT, _TOP, _BOTTOM, _PLOT = 64, 34, 46, 640  # around the plot, and its width
 _LINE, _LETTER = 15, 7.4  # height of a line of labels, width of a letter in wide fonts
 _LONGEST_LABEL = 48  # letters
+_MANY = 6  # headings of a page
+_HEAD = (
+    "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+    '<meta name=viewport content="width=device-width, initial-scale=1">'
+)
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2530; --soft: #667; --line: #dde2ea; --back: #fff }
@@ -24,7 +29,8 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back); max-width: 80rem;
   margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem } svg { max-width: 100%; height: auto }
-.wide { overflow-x: auto } table { border-collapse: collapse }
+.wide { overflow-x: auto } .wide > svg { min-width: 34rem } table { border-collapse: collapse }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem } a { color: #3b7dd8 }
 td, th { padding: .15rem 1rem .15rem 0; text-align: left; white-space: nowrap }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line) } td.best { font-weight: 700 }
@@ -93,12 +99,18 @@ def chart(series: Sequence[Series], axes: Axes) -> str:
     )
 
 
-def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """One HTML file that needs no other: headings, each with its HTML."""
-    body = "".join(f"<h2>{escape(head)}</h2><div class=wide>{html}</div>\n" for head, html in sections)
+def page(title: str, sections: Sequence[tuple[str, str]], style: str = "") -> str:
+    """One HTML file that needs no other and may run or load nothing, whatever text it shows: headings, each with its
+    HTML; where there are many, a list of them at its beginning."""
+    body = "".join(
+        f"<section id=s{n}><h2>{escape(head)}</h2><div class=wide>{html}</div></section>\n"
+        for n, (head, html) in enumerate(sections)
+    )
+    links = "".join(f'<a href="#s{n}">{escape(head)}</a>' for n, (head, _) in enumerate(sections))
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>\n"
-        f"<h1>{escape(title)}</h1>\n{body}"
+        f"<!doctype html><html lang=en><meta charset=utf-8>{_HEAD}<title>{escape(title)}</title>"
+        f"<style>{STYLE}{style}</style>\n"
+        f"<h1>{escape(title)}</h1>\n{f'<nav>{links}</nav>' if len(sections) >= _MANY else ''}{body}"
     )
 
 

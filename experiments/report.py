@@ -1,4 +1,4 @@
-"""A run as a page: what it came to, its curves, where its time went, what the model writes."""
+"""A run as a page: what it came to, what suites made of it, its curves, what it writes, its data, its time."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from codelm.config import fingerprint
+from codelm.errors import UserError
 from codelm.publish import write_atomically
-from experiments import by_position, records
+from data import dataset, inputs, report_page
+from experiments import by_position, records, report_evals, report_latency, report_samples
 from experiments.curves import Axes, Series, chart, page
+from experiments.evals.places import EVALS
 from experiments.results import SAMPLES
 from train.clock import goodput
 from train.position_buckets import METRIC
@@ -18,36 +21,89 @@ from train.records import EVENTS, read
 
 REPORT = "report.html"
 _INCIDENTS = ("resumed", "stopped", "skipped", "checkpoint failed", "damaged", "straggler")
-_LOOK = """<style>
-.tiles { display: flex; flex-wrap: wrap; gap: 2rem } .tile b { display: block; font-size: 1.5rem; font-weight: 600 }
-.tile span, .note { color: var(--soft) } mark { background: #3b7dd833; color: inherit; border-radius: 3px }
-pre { background: color-mix(in srgb, var(--ink) 6%, transparent); padding: .6rem; overflow: auto; font-size: 12px }
-</style>"""
+_LOOK = """
+.tiles { display: flex; flex-wrap: wrap; gap: 1.2rem 2rem }
+.tile b { display: block; font-size: 1.5rem; font-weight: 600 } .tile span, .note { color: var(--soft) }
+pre { background: color-mix(in srgb, var(--ink) 6%, transparent); padding: .6rem; overflow: auto; font-size: 12px;
+  max-height: 30rem }
+code { overflow-wrap: anywhere }
+"""
+_STYLE = _LOOK + report_page.BARS + report_evals.STYLE + report_samples.STYLE
 
 
-def write_report(run: Path) -> None:
+def write_report(run: Path, benchmarks: Path | None = None) -> Path:
+    """The page, anew; `benchmarks` is a folder of benchmark files, whose tasks are shown with what was written."""
     record = records.load(run)
     if record.result.get("fingerprint") != fingerprint(record.config):  # of what the run was before
         record = replace(record, result={})
-    write_atomically(run / REPORT, render(record).encode())
+    write_atomically(run / REPORT, render(record, benchmarks).encode())
+    return run / REPORT
 
 
-def render(run: records.Record) -> str:
+def render(run: records.Record, benchmarks: Path | None = None) -> str:
     events = read(run.folder / EVENTS)
     trained = [line for line in run.metrics if "loss" in line]
-    sections = [("What it came to", _LOOK + _tiles(run, events))]
+    sections = [("What it came to", _tiles(run, events)), *_evaluated(run.folder, benchmarks)]
     sections += [("Curves", "".join(_curves(run, trained)))] if trained else []
     if found := by_position.measured(run.config, run.metrics):
         title = "Loss by position" + ", before and after mid-training" * (by_position.BEFORE in found)
         sections.append((title, by_position.section(found)))
     sections += [
         ("Held out", _held_out(run.result.get("evaluation", {}))),
+        ("What it writes", report_samples.of_run(run.folder / SAMPLES)),
+        ("Data", "".join(_corpus(folder) for folder in _corpora(run))),
         ("Where the time went", _time(events)),
-        ("What it writes", _samples(run.folder / SAMPLES)),
-        ("Where it ran", f"<pre>{escape((run.folder / 'environment.json').read_text())}</pre>"),
-        ("Config", f"<pre>{escape((run.folder / 'config.json').read_text())}</pre>"),
+        ("Where it ran", _file(run.folder / "environment.json")),
+        ("Config", _file(run.folder / records.CONFIG)),
     ]
-    return page(run.name, sections)
+    return page(run.name, sections, _STYLE)
+
+
+def _evaluated(run: Path, benchmarks: Path | None) -> list[tuple[str, str]]:
+    """Sections of what `codelm eval` has left in the run's folder."""
+    measured, refused = report_evals.found(run / EVALS)
+    sections = [("Evaluation", report_evals.section(measured, refused))] if measured or refused else []
+    newest = report_evals.latest(measured)
+    samples = {name: report_samples.of_measured(one, run, benchmarks) for name, one in newest.items()}
+    if shown := "".join(f"<h3>{escape(name)}</h3>{html}" for name, html in samples.items() if html):
+        sections.append(("Completions", report_samples.CHOSEN + report_samples.LEGEND + shown))
+    times = {name: report_latency.read(one.folder) for name, one in newest.items()}
+    if known := {name: latency for name, latency in times.items() if latency}:
+        sections.append(("Latency", report_latency.section(known)))
+    return sections
+
+
+def _corpora(run: records.Record) -> list[str]:
+    """The folders that it is trained on, the run's own first."""
+    own = [str(run.folder / inputs.CORPUS)] if inputs.needs_own_corpus(run.config) else []
+    named = [source.corpus for source in run.config.data.sources if source.corpus and source.level != "chat"]
+    return list(dict.fromkeys(own + named))
+
+
+def _corpus(folder: str) -> str:
+    """What its manifest says."""
+    try:
+        manifest = dataset.load(folder).manifest
+    except UserError as error:
+        return f"<p class=note>Not shown: {escape(str(error))}</p>"
+    kept, splits = manifest["kept"], manifest["splits"]
+    held = ", ".join(f"{split['documents']:,} for {name}" for name, split in splits.items())
+    told = (
+        f"{kept['documents']:,} documents, {report_page.size_text(kept['bytes'])}: {held}. From "
+        f"{', '.join(manifest['config']['sources'])}; decontaminated against {manifest['benchmarks'] or 'nothing'}; "
+        f"corpus {manifest['digest']}, built by codelm {manifest['codelm']}."
+    )
+    tables = {
+        "What became of the documents": report_page.reasons(manifest),
+        "Languages, read (light) and kept (dark)": report_page.read_and_kept(manifest["languages"]),
+        "Licences, read and kept": report_page.read_and_kept(manifest["licences"]),
+    }
+    shown = "".join(f"<h3>{title}</h3><div class=wide>{table}</div>" for title, table in tables.items())
+    return f"<p>{escape(told)}</p>{shown}"
+
+
+def _file(path: Path) -> str:
+    return f"<pre>{escape(path.read_text())}</pre>" if path.is_file() else "<p class=note>Not there.</p>"
 
 
 def _tiles(run: records.Record, events: Sequence[Mapping[str, Any]]) -> str:
@@ -90,7 +146,8 @@ def _curves(run: records.Record, trained: Sequence[Mapping[str, Any]]) -> list[s
         losses.append(Series("unigram entropy", ends, [run.result["unigram_loss"]] * 2, dashed=True))
     norms = sorted({key for line in trained for key in line if key.startswith("grad_norm")})
     speed = [{**line, "speed": line["speed"]["tokens_per_second"]} for line in trained if "speed" in line]
-    return [
+    suites = sorted({key for line in run.metrics for key in line if key.startswith("eval/")})
+    charts = [
         chart(losses, Axes("Loss", "steps", "nats/token", marks=marks)),
         chart([series("learning rate", "learning_rate", trained)], Axes("Learning rate", "steps", "", marks=marks)),
         chart(
@@ -99,6 +156,10 @@ def _curves(run: records.Record, trained: Sequence[Mapping[str, Any]]) -> list[s
         ),
         chart([series("tokens/s", "speed", speed)], Axes("Speed", "steps", "tokens/s", marks=marks)),
     ]
+    if suites:
+        lines = [series(key.removeprefix("eval/"), key, run.metrics, points=True) for key in suites]
+        charts.append(chart(lines, Axes("Suites", "steps", "", marks=marks)))
+    return charts
 
 
 def _positions(run: records.Record) -> Any:
@@ -149,23 +210,3 @@ def _time(events: Sequence[Mapping[str, Any]]) -> str:
     said = "".join(f"<li>{escape(json.dumps(event))}</li>" for event in happened[-50:])
     first = f"<h3>Until the first step</h3><table>{head}{''.join(firsts)}</table>" if firsts else ""
     return f"<table>{''.join(rows)}</table>{first}" + (f"<h3>Incidents</h3><ul>{said}</ul>" if said else "")
-
-
-def _samples(path: Path) -> str:
-    if not path.exists():
-        return "<p class=note>Nothing yet.</p>"
-    parts = []
-    for sample in json.loads(path.read_text()):
-        if "prompt" in sample:
-            parts.append(f"<pre>{escape(sample['prompt'])}<mark>{escape(sample['completion'])}</mark></pre>")
-            continue
-        where = f"<p class=note>{escape(sample['path'])}: {_verdict(sample)}</p>" if "path" in sample else ""
-        before, after = escape(sample["prefix"]), escape(sample["suffix"])
-        parts.append(f"{where}<pre>{before}<mark>{escape(sample['completion'])}</mark>{after}</pre>")
-    return "".join(parts)
-
-
-def _verdict(sample: Mapping[str, Any]) -> str:
-    if sample["completion"] == sample["middle"]:
-        return "as it was"
-    return f"similarity {sample['similarity']:.2f}; there stood <code>{escape(sample['middle'])}</code>"

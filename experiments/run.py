@@ -28,6 +28,7 @@ from codelm.caches import CACHE
 from codelm.config import Config, resolve
 from codelm.config_io import to_json
 from codelm.errors import UserError
+from codelm.lm import LM
 from codelm.model import Transformer
 from codelm.processes import exchange, of_first
 from codelm.publish import check_writable, write_atomically
@@ -37,6 +38,7 @@ from data.dataset import Corpus
 from data.loader import Loader, make
 from experiments import hosts, records, results, stages
 from experiments.environment import environment
+from experiments.evals import of_run
 from experiments.report import REPORT, write_report
 from train import checkpoints, held_out, infilling, schedules
 from train.clock import Clock
@@ -63,6 +65,7 @@ def run(config: Config, settings: Settings) -> Path:
     folder = inputs.run_folder(config, settings.dir)
     speaks = jax.process_index() == 0
     stages.check_may_change(settings.may_change)
+    of_run.check(config.evaluation.suites)
     hosts.check_same(config, settings.may_change)
     check_writable(settings.cache / "something")
     with mesh_of(config) as mesh, _alone(folder, speaks), leaving(), told_of_memory():
@@ -156,16 +159,18 @@ class Experiment:
         _say(f"{job.stage}: {_about(job.config, loader)}; {measured.describe(job.config.evaluation.batches)}")
         settings = job.config.evaluation
 
-        def measure(model: Transformer) -> dict[str, float]:
+        def measure(model: Transformer, step: int) -> dict[str, float]:
             self.measured = measured.measure(model)
             return self.measured
 
         held = Evaluation(settings.every, measure)
         fills = infilling.make(job.config, self.corpus, self.tokenizer) if settings.infill_every else None
-        infill = Evaluation(settings.infill_every, lambda model: fills.measure(model)[0]) if fills else None
+        others = [Evaluation(settings.infill_every, lambda model, step: fills.measure(model)[0])] if fills else []
+        if settings.suites and settings.suites_every:
+            others.append(Evaluation(settings.suites_every, lambda model, step: self.by_suites(model, job, step)))
         exchange("ready to train")  # hosts tokenize at their own pace, and Orbax has no patience
         try:
-            return Trainer(job, loader, writes, self.clock, held, infill).run(self.mesh)
+            return Trainer(job, loader, writes, self.clock, held, others).run(self.mesh)
         except checkpoints.Damaged as error:
             if not number or job.start is None:
                 raise UserError(
@@ -194,6 +199,12 @@ class Experiment:
         except checkpoints.Damaged as error:
             return self.retrain(told, len(told) - 1, folder, str(error), writes)
 
+    def by_suites(self, model: Transformer, job: Job, step: int) -> dict[str, float]:
+        """What `codelm eval` measures, of a model that is in memory."""
+        settings, family = job.config.evaluation, job.config.tokenizer.family
+        lm = LM(model.config, model, self.tokenizer, "codelm", None, family, f"checkpoints/{job.stage}/{step}")
+        return of_run.measure(lm, self.folder, settings.suites, settings.suites_tasks)
+
     def evaluate(self, told: Sequence[Job], state: State, writes: Records) -> None:
         """What training measured after its last step is not measured again."""
         first, last = told[0], told[-1]
@@ -202,6 +213,8 @@ class Experiment:
         parts = schedules.parts_before(first.config.train, first.config.train.steps)
         found["unigram_loss"] = measured.unigram_loss(self.loader(first.config), parts)
         fills, filled = infilling.make(last.config, self.corpus, self.tokenizer).measure(state.model)
+        if last.config.evaluation.suites:
+            found |= self.by_suites(state.model, last, last.config.train.steps)
         samples = results.samples(last.config, state.model, self.tokenizer, filled)
         writes.metrics(last.stage, last.config.train.steps, last.steps_before + last.config.train.steps, found | fills)
         if jax.process_index() == 0:

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from codelm.errors import UserError
 from codelm.format_table import Mode
+from codelm.formats import Repository
 from codelm.lm import LM, Prompt
 from infer import uncached
 from infer.engine import Engine
 from infer.healing import heal as healed
 from infer.prompts import prompt_and_ends, text_ends, tokenizer_of
-from infer.request import Finish, Request, Text, Timing
+from infer.request import Finish, Priority, Request, Text, Timing
 from infer.sampling import Sampling
 
 
@@ -65,15 +66,18 @@ def infill(
     n: int = 1,
     mode: Mode | None = None,
     path: str | None = None,
+    repo: Repository | None = None,
     sampling: Mapping[str, Any] | None = None,
     seed: int = 0,
     stop: Sequence[str] = (),
     heal: Literal["", "prefix", "both"] = "prefix",
     family: str = "",
+    priority: Priority = "interactive",
 ) -> list[list[Completion]]:
     """What belongs between each prefix and suffix, n times; all of them at once.
 
-    Of a file too long for the context, what is nearest to the hole is read. `heal` takes back tokens that the cursor
+    Of a file too long for the context, what is nearest to the hole is read; of other files (`repo`), those that come
+    last, in what room is left. `heal` takes back tokens that the cursor
     may have cut, of the prefix or of both, and writes them again whole (see `infer.healing`). A model without a
     fill-in-the-middle format continues the prefix, and takes no suffix.
     """
@@ -81,7 +85,7 @@ def infill(
     requests = []
     for prefix, suffix in holes:
         room = lm.config.max_seq_len - max_new_tokens
-        prompt, ends = prompt_and_ends(lm, prefix, suffix, room, mode=mode, path=path, name=family)
+        prompt, ends = prompt_and_ends(lm, prefix, suffix, room, mode=mode, path=path, name=family, repo=repo)
         ids, healing = healed(tokenizer, prompt, suffix=heal == "both") if heal else (prompt.ids, None)
         requests.append(
             Request(
@@ -93,6 +97,7 @@ def infill(
                 stop=stop,
                 logprobs=True,
                 n=n,
+                priority=priority,
                 restriction=healing,
             )
         )

@@ -74,7 +74,8 @@ class Evaluation:
     """Something measured every so many steps; 0 = not while it trains."""
 
     every: int
-    measure: Callable[[Transformer], dict[str, float]]
+    measure: Callable[[Transformer, int], dict[str, float]]
+    """Of the model after a step."""
 
 
 @contextlib.contextmanager
@@ -133,10 +134,10 @@ class Trainer:
         records: Records,
         clock: Clock,
         held_out: Evaluation | None = None,
-        infill: Evaluation | None = None,
+        others: Sequence[Evaluation] = (),
     ) -> None:
         self.job, self.config, self.loader, self.records, self.clock = job, job.config, loader, records, clock
-        self.held_out, self.infill = held_out, infill
+        self.held_out, self.others = held_out, others
         self.steps = make_steps(job.config)
         self._waiting: tuple[int, Metrics] | None = None
         self._speaks = jax.process_index() == 0
@@ -298,7 +299,7 @@ class Trainer:
         """What is due at this step; the held-out loss if it was."""
         due = [
             evaluation
-            for evaluation in (self.held_out, self.infill)
+            for evaluation in (self.held_out, *self.others)
             if evaluation is not None
             and ((evaluation.every and step % evaluation.every == 0) or (last and evaluation is self.held_out))
         ]
@@ -310,7 +311,7 @@ class Trainer:
             self._settle()
             jax.block_until_ready(state)
             with self.clock.of("evaluation"):
-                line |= evaluation.measure(state.model)
+                line |= evaluation.measure(state.model, step)
         if line:
             self.records.metrics(self.job.stage, step, self.job.steps_before + step, line)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in line.items() if name.count("/") == 1)

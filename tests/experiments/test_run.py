@@ -14,6 +14,7 @@ import codelm
 from codelm import caches, cli, config_io
 from codelm.errors import UserError
 from experiments import replay_command, results, run_command
+from experiments.evals import rows
 from tests.experiments.conftest import command
 
 
@@ -49,15 +50,28 @@ def test_evaluation_is_written_down_as_it_happens(done: Path) -> None:
     assert clocks[0]["productive"] > 0
 
 
+def test_suites_are_measured_while_it_trains_and_after_it(done: Path) -> None:
+    name = "eval/bits-per-byte/bits_per_byte"
+    found = [line for line in lines(done / "metrics.jsonl") if name in line]
+    assert [(line["stage"], line["step"]) for line in found] == [("pretrain", 8), ("midtrain", 3)]
+    for line in found:
+        measured = rows.load(done / "evals" / f"{line['stage']}-{line['step']}" / "bits-per-byte-first4")
+        assert measured.result["figures"]["bits_per_byte"]["value"] == line[name]
+        assert len(measured.rows) == 4
+    assert json.loads((done / "result.json").read_text())["evaluation"][name] == found[-1][name]
+    assert len(rows.find(done)) == 2
+
+
 def test_the_report_shows_the_run(done: Path) -> None:
     page = (done / "report.html").read_text()
-    assert page.count("<svg") == 5
+    for title in ("Loss", "Learning rate", "Gradient norm", "Speed"):
+        assert page.count(f'aria-label="{title}"') == 1
     for said in ("unigram entropy", "held-out bits per byte", "midtrain", "goodput", "compile", "learning_rate"):
         assert said in page
     speeds = [line["speed"]["seconds"] for line in lines(done / "metrics.jsonl") if "speed" in line]
     spent = [line["clock"]["productive"] for line in lines(done / "events.jsonl") if line["event"] == "session"]
     assert sum(speeds) <= spent[0] * 1.01  # no stage counts the time of the one before it
-    assert "http" not in page.split("<svg")[0]  # one file that needs no other
+    assert "://" not in page.split("<svg")[0]  # one file that needs no other
     told = results.told(done)
     assert "unigram entropy" in told
     assert told.count("--- the model continues") == len(results.PROMPTS)
