@@ -98,7 +98,7 @@ def _dispatch(argv: list[str]) -> None:
         return
     if words[0] not in groups:
         raise UserError(f"no verb '{words[0]}'; nearest: '{nearest(words[0], sorted(groups))}'. See codelm --help")
-    if words[0] in VERBS and " ".join(words) not in VERBS:
+    if words[0] in VERBS and (len(words) == 1 or " ".join(words) not in VERBS):
         _call(words[0], argv[1:])
         return
     in_group = [verb for verb in VERBS if verb.split()[0] == words[0]]

@@ -28,7 +28,7 @@ def over_a_corpus(folder: Path) -> Config:
     )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = repositories(tmp_path_factory.mktemp("code"), count=10, files=8)
     told = Config(
@@ -58,7 +58,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
@@ -67,7 +67,7 @@ def command(config: Path, runs: Path, *more: str) -> list[str]:
     return ["run", str(config), "--dir", str(runs), "--cache", str(runs / "cache"), *more]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def done(config: Path, runs: Path) -> Path:
     assert cli.main(command(config, runs)) == 0
     return runs / "small"

@@ -27,7 +27,7 @@ from infer.sampling import Sampling
 from tests.infer import reference
 from tests.infer.models import like, tiny_lm, tokenizer
 
-SCHEDULES = 500
+SCHEDULES = 200
 REQUESTS = 48
 
 

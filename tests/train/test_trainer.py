@@ -232,7 +232,7 @@ def test_told_to_stop_it_saves_and_goes_on_from_there(
 
 def test_evaluation_when_it_is_due_and_after_the_last_step(batches: Batches, tmp_path: Path) -> None:
     losses = iter([3.0, 2.0, 2.5])
-    evaluation = Evaluation(5, lambda model: {"held_out/loss": next(losses)})
+    evaluation = Evaluation(5, lambda model, step: {"held_out/loss": next(losses)})
     told = dataclasses.replace(config(batches), checkpoint=CheckpointConfig(every=5, keep_last=1))
     trainer(told, batches, tmp_path, evaluation=evaluation).run(None)
     found = [(line["step"], line["held_out/loss"]) for line in metrics(tmp_path) if "held_out/loss" in line]
@@ -267,7 +267,7 @@ def test_it_begins_from_another_runs_checkpoint(batches: Batches, tmp_path: Path
     fresh: dict[str, Any] = {**job, "counts_on": False, "start_may_change": ("train.steps",)}
     # What it begins with is measured, once, whatever it dies of before its first checkpoint.
     losses = iter([3.0, 3.0, 2.0])
-    fresh["evaluation"] = Evaluation(0, lambda model: {"held_out/loss": next(losses)})
+    fresh["evaluation"] = Evaluation(0, lambda model, step: {"held_out/loss": next(losses)})
     with pytest.raises(Killed):
         trainer(told, batches, tmp_path / "fresh", killing(2), **fresh).run(None)
     trainer(told, batches, tmp_path / "fresh", **fresh).run(None)
