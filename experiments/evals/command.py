@@ -93,6 +93,8 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
         options.seed,
         options.at_once,
     )
+    for suite in suites.values():
+        harness.check(suite, settings)
     with ExitStack() as stack:
         pool = (
             stack.enter_context(Pool(unsafe=options.unsafe_sandbox))

@@ -50,7 +50,7 @@ def measure(
     overlaps: Mapping[str, Any] | None = None,
 ) -> Measured:
     """The whole measurement; what was done before is taken from the folder. A suite that executes needs the pool."""
-    _check(suite, settings)
+    check(suite, settings)
     header = _header(suite, target, settings, pool, overlaps)
     writer = Writer(folder, header)
     order = [(task.id, sample) for task in suite.tasks for sample in range(settings.samples)]
@@ -100,7 +100,8 @@ def _plain(figures: Mapping[str, statistics.Figure]) -> dict[str, dict[str, floa
     return {name: asdict(figure) for name, figure in figures.items()}
 
 
-def _check(suite: Suite, settings: Settings) -> None:
+def check(suite: Suite, settings: Settings) -> None:
+    """Refuse what would measure nothing."""
     if not suite.tasks:
         raise UserError(f"{suite.name} has no task")
     if len({task.id for task in suite.tasks}) < len(suite.tasks):
