@@ -10,7 +10,7 @@ demo:     ## run configs/quickstart.py from corpus to report, and complete code 
 
 test:     ## run the tests
 	@bash .ci/install dev
-	@.venv/bin/python -m pytest -n 2 --dist loadfile
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check:    ## ruff, types, import rule
 	@bash .ci/install dev

@@ -368,7 +368,9 @@ def gradients_of_auto(**options):
 
 
 @pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache")  # a TPU program, read without a TPU
-@pytest.mark.parametrize("sizes", [{"data": 4}, {"tensor": 2, "context": 2}], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [{"data": 4}, pytest.param({"tensor": 2, "context": 2}, marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize(("width", "window", "softcap"), [(64, 0, 0.0), (128, 700, 30.0), (256, 0, 30.0)])
 def test_splash_compiles_for_a_tpu(sizes, width, window, softcap, monkeypatch):
     pytest.importorskip("libtpu", reason="TPU programs are compiled by libtpu: pip install libtpu")

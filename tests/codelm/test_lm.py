@@ -155,7 +155,7 @@ def test_generation_stops_before_a_stop_token(lm) -> None:
 PROMPTS = ([1, 2, 3], [7], [4, 5, 6, 7, 8, 9, 10], [11] * 5)
 
 
-@pytest.mark.parametrize("name", ["llama_dynamic", "qwen2_sliding"])
+@pytest.mark.parametrize("name", [pytest.param("llama_dynamic", marks=pytest.mark.slow), "qwen2_sliding"])
 def test_prompts_completed_together_are_completed_as_alone(name: str) -> None:
     lm = codelm.load(parity.FIXTURES / name)
     free = [lm.generate(prompt, 8) for prompt in PROMPTS]

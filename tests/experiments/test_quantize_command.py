@@ -56,6 +56,7 @@ def test_a_run_is_measured_as_it_measured_itself(
     assert "quantised already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_costs_too_much_is_written_only_by_force(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,7 +29,8 @@ def engine_of(case: str, sizes: dict[str, int], options: Options) -> Engine:
     ("case", "sizes"),
     [
         ("gemma2", {"data": 2, "tensor": 2}),  # half of its layers slide
-        ("qwen3_moe", {"fsdp": 2, "expert": 2, "tensor": 2}),  # two rows, which do not split over four
+        # Two rows, which do not split over four.
+        pytest.param("qwen3_moe", {"fsdp": 2, "expert": 2, "tensor": 2}, marks=pytest.mark.slow),
         ("llama_head_dim", {"data": 2, "context": 2}),  # one key head
     ],
 )
@@ -56,7 +57,7 @@ def test_rows_and_key_heads_are_split_and_nothing_is_compiled_twice() -> None:
     assert (rows, kv_heads, pairs) == (1, 1, 2)  # of two rows, two key heads, two keys and values
 
 
-@pytest.mark.parametrize("cache", ["float32", "int8"])
+@pytest.mark.parametrize("cache", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_what_it_draws_is_what_one_device_draws(cache: str) -> None:
     def written(sizes: dict[str, int]) -> list[list[int]]:
         engine = engine_of("llama_gqa", sizes, Options(rows=2, cache=cache, **SMALL))

@@ -27,7 +27,7 @@ from infer.sampling import Sampling
 from tests.infer import reference
 from tests.infer.models import like, tiny_lm, tokenizer
 
-SCHEDULES = 200
+SCHEDULES = 100
 REQUESTS = 48
 
 

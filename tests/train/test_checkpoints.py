@@ -132,7 +132,14 @@ def damage(folder: Path, how: str) -> None:
         shutil.rmtree(folder / "training")
 
 
-@pytest.mark.parametrize("how", ["flipped bit", "cut off", "missing file", "missing folder"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "flipped bit",
+        "missing folder",
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ("cut off", "missing file")),
+    ],
+)
 def test_a_damaged_one_is_named_and_the_one_before_it_used(
     folder: Path, trained: State, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
