@@ -220,7 +220,9 @@ def test_a_model_computes_what_its_twin_in_float32_does(how: str, config: ModelC
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("config", [PLAIN, EXPERTS], ids=["dense", "experts"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(PLAIN, marks=pytest.mark.slow, id="dense"), pytest.param(EXPERTS, id="experts")]
+)
 def test_the_engine_writes_what_the_twin_does(how: str, config: ModelConfig) -> None:
     lm = lm_of(config, HOWS[how])
     engines = [Engine(each, Options(rows=2, context=48)) for each in (lm, twin(lm))]
@@ -340,7 +342,9 @@ def test_it_is_for_serving_alone(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("config", [PLAIN, EXPERTS], ids=["dense", "experts"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(PLAIN, marks=pytest.mark.slow, id="dense"), pytest.param(EXPERTS, id="experts")]
+)
 def test_sharded_equals_single_device(how: str, config: ModelConfig, tmp_path: Path) -> None:
     lm, ids = lm_of(config, HOWS[how]), np.arange(64).reshape(4, 16)
     expected = np.asarray(forward(twin(lm).model, ids))

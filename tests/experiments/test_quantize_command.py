@@ -30,6 +30,7 @@ def rows_of(out: str) -> dict[str, list[str]]:
     return {line[:22].strip(): line[22:].split() for line in rows}
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_as_it_measured_itself(
     done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,7 +43,7 @@ def events(run: Path, name: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, (run / "events.jsonl").read_text().splitlines()) if line["event"] == name]
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "midtrain"])
+@pytest.mark.parametrize("stage", ["pretrain", pytest.param("midtrain", marks=pytest.mark.slow)])
 def test_a_damaged_last_state_is_set_aside_and_trained_again(
     stage: str, config: Path, copy: Path, done: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
