@@ -212,8 +212,9 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             try:
                 yield
-            finally:
-                gc.collect()
+            except BaseException:
+                gc.collect()  # while it is quiet; of what went well nothing is written, and this takes long
+                raise
     finally:
         sys.unraisablehook = hook
         for logger, level in loggers:
