@@ -3,12 +3,12 @@
 >>> rows = build(repository_documents.read(folder), Settings(per_kind=20), pool)
 
 Files are drawn from each repository, and of a file one hole of each kind. Repositories take turns, so that a large one
-is not most of the suite. In a file with examples that can be run, a hole that they cover goes before others, and up to
-half of each kind are such holes. The same files and seed make the same rows.
+is not most of the suite. In a file with examples or unit tests that can be run, a hole that they cover goes before
+others, and up to half of each kind are such holes. The same files and seed make the same rows.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import eq
@@ -22,14 +22,16 @@ from data.document import Document
 from data.imports import imports
 from data.repository_files import folder_of, parts_of
 from data.spans import Span
-from experiments.evals import doctests, repository_holes
-from experiments.evals.doctests import Example, Owner
+from experiments.evals import doctests, file_checks, repository_holes, unit_tests
+from experiments.evals.doctests import Example
 from experiments.evals.repository_documents import Documents
 from experiments.evals.repository_holes import KINDS, Kind
 from experiments.evals.repository_rows import Row
+from experiments.evals.unit_tests import UnitTest
 
-_TRIES = 3  # holes of one kind in a file that are tried whether examples cover them
-_MOST_OWNERS = 4  # functions and classes of a file whose examples are run
+_TRIES = 3  # holes of one kind in a file that are tried whether checks cover them
+_MOST_OWNERS = 4  # functions and classes of a file whose examples are run; and so many whose unit tests are
+_MOST_TESTS = 8  # of one of those
 _MOST_FILES, _MOST_OF_FILE = 6, 4000  # beside a hole; characters
 
 
@@ -45,6 +47,19 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class _Checks:
+    """What runs a hole: examples or tests, if anything does."""
+
+    examples: tuple[Example, ...] = ()
+    tests: tuple[UnitTest, ...] = ()
+
+    def run(self, pool: Pool) -> file_checks.Run:
+        if self.examples:
+            return lambda before, written, after: doctests.run(pool, before, written, after, self.examples)
+        return lambda before, written, after: unit_tests.run(pool, before, written, after, self.tests)
+
+
+@dataclass(frozen=True)
 class _Hole:
     repository: str
     file: int
@@ -54,18 +69,19 @@ class _Hole:
     language: str
     kind: Kind
     span: Span
-    examples: tuple[Example, ...]
+    checks: _Checks
 
 
 def build(documents: Documents, settings: Settings, pool: Pool | None) -> list[Row]:
     """In random order, so that the first so many are of all kinds. Without a pool nothing is run, and no row has
-    examples."""
+    checks."""
     drawn = {name: _drawn(name, files, settings) for name, files in documents.by_repository.items()}
     found: list[_Hole] = []
     with Bar("looking for holes", sum(map(len, drawn.values())), "files") as bar:
         for name, numbers in drawn.items():
+            tests = unit_tests.Repository(documents.by_repository[name])
             for turn, number in enumerate(numbers):
-                found += _holes(name, turn, number, documents.by_repository[name][number], settings.seed, pool)
+                found += _holes(name, turn, number, tests, settings.seed, pool)
                 bar.advance(1)
     chosen = _chosen(found, settings)
     rows = []
@@ -93,34 +109,54 @@ def _random(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest[:8])])
 
 
-def _holes(repository: str, turn: int, number: int, file: Document, seed: int, pool: Pool | None) -> Iterator[_Hole]:
+def _holes(
+    repository: str, turn: int, number: int, tests: unit_tests.Repository, seed: int, pool: Pool | None
+) -> Iterator[_Hole]:
+    file = tests.files[number]
     rng = _random(seed, repository, file.path)
     spans = repository_holes.find(file.text, file.language)
-    owners = list(_owners(file, rng, pool)) if pool else []
+    owners = [*_with_examples(file, rng, pool), *_with_tests(tests, number, rng, pool)] if pool else []
     for kind in KINDS:
         if spans[kind]:
-            span, examples = _one(spans[kind], file.text, owners, rng, pool)
-            yield _Hole(repository, number, turn, file.language, kind, span, examples)
+            span, checks = _one(spans[kind], file.text, owners, rng, pool)
+            yield _Hole(repository, number, turn, file.language, kind, span, checks)
 
 
-def _owners(file: Document, rng: np.random.Generator, pool: Pool) -> Iterator[Owner]:
+def _with_examples(file: Document, rng: np.random.Generator, pool: Pool) -> Iterator[tuple[Span, _Checks]]:
     """Some of the functions and classes whose examples hold."""
     found = doctests.owners(file.text) if file.language == "Python" else []
     for number in sorted(rng.permutation(len(found))[:_MOST_OWNERS].tolist(), reverse=True):  # inner ones first
-        if doctests.passes(pool, file.text, found[number].examples):
-            yield found[number]
+        checks = _Checks(found[number].examples)
+        if file_checks.passes(checks.run(pool), file.text):
+            yield found[number].span, checks
+
+
+def _with_tests(
+    repository: unit_tests.Repository, number: int, rng: np.random.Generator, pool: Pool
+) -> Iterator[tuple[Span, _Checks]]:
+    """Some of the functions and classes that unit tests use, and the tests that hold."""
+    found, text = repository.tested(number), repository.files[number].text
+    for owner in sorted(rng.permutation(len(found))[:_MOST_OWNERS].tolist()):
+        span, tests = found[owner]
+        some = [tests[n] for n in sorted(rng.permutation(len(tests))[:_MOST_TESTS].tolist())]
+        if held := [test for test in some if file_checks.passes(_Checks(tests=(test,)).run(pool), text)]:
+            yield span, _Checks(tests=tuple(held))
 
 
 def _one(
-    spans: Sequence[Span], text: str, owners: Sequence[Owner], rng: np.random.Generator, pool: Pool | None
-) -> tuple[Span, tuple[Example, ...]]:
-    """A hole that examples cover, if a few tries find one, and the examples; any hole else."""
+    spans: Sequence[Span],
+    text: str,
+    owners: Sequence[tuple[Span, _Checks]],
+    rng: np.random.Generator,
+    pool: Pool | None,
+) -> tuple[Span, _Checks]:
+    """A hole that checks cover, if a few tries find one, and the checks; any hole else."""
     order = [spans[number] for number in rng.permutation(len(spans))]
-    covered = [(span, owner) for span in order for owner in owners if _is_inside(span, owner.span)]
-    for span, owner in covered[:_TRIES]:
-        if pool is not None and doctests.covers(pool, text, span, owner.examples):
-            return span, owner.examples
-    return order[0], ()
+    inside = [(span, checks) for span in order for owner, checks in owners if _is_inside(span, owner)]
+    for span, checks in inside[:_TRIES]:
+        if pool is not None and file_checks.covers(checks.run(pool), text, span):
+            return span, checks
+    return order[0], _Checks()
 
 
 def _is_inside(span: Span, outer: Span) -> bool:
@@ -136,7 +172,7 @@ def _chosen(found: Sequence[_Hole], settings: Settings) -> list[_Hole]:
         holes = groups[key]
         lots = _random(settings.seed, *key).permutation(len(holes))
         order = sorted(range(len(holes)), key=lambda n, holes=holes, lots=lots: (holes[n].turn, lots[n]))
-        run = [n for n in order if holes[n].examples][: (settings.per_kind + 1) // 2]
+        run = [n for n in order if holes[n].checks != _Checks()][: (settings.per_kind + 1) // 2]
         others = (n for n in order if n not in run)
         chosen += [holes[n] for n in [*run, *others][: settings.per_kind]]
     return chosen
@@ -152,17 +188,19 @@ def _row(hole: _Hole, files: Sequence[Document], known: Sequence[Sequence[str]])
     known = [*known[: hole.file], imports(prefix + suffix, file.language), *known[hole.file + 1 :]]
     copied = middle if hole.kind in ("block", "function") else ""
     name = f"{hole.repository}/{file.path}:{start}:{hole.kind}"
-    files_beside = beside(hole.file, files, known, copied)
+    examples, tests = hole.checks.examples, hole.checks.tests
+    shown = beside(hole.file, files, known, copied, {test.path for test in tests})
     return Row(
-        name, hole.repository, file.path, file.language, hole.kind, prefix, middle, suffix, files_beside, hole.examples
+        name, hole.repository, file.path, file.language, hole.kind, prefix, middle, suffix, shown, examples, tests
     )
 
 
 def beside(
-    number: int, files: Sequence[Document], known: Sequence[Sequence[str]], hidden: str
+    number: int, files: Sequence[Document], known: Sequence[Sequence[str]], hidden: str, tests: Collection[str]
 ) -> list[tuple[str, str]]:
     """Beginnings of the files that a file imports, and of those of its language that are nearest by their paths; the
-    imported ones last. None that has what is hidden: a copy of the file would tell it."""
+    imported ones last. None that has what is hidden, which a copy of the file would tell, and none of the tests that
+    the hole is scored by."""
     paths, languages = [file.path for file in files], [file.language for file in files]
     folder = parts_of(folder_of(paths[number]))
 
@@ -173,7 +211,8 @@ def beside(
     alike = (other for other in range(len(files)) if other != number and languages[other] == languages[number])
     imported = import_graph.dependencies(paths, languages, known)[number]
     order = dict.fromkeys([*imported, *sorted(alike, key=distance)])
-    shown = [other for other in order if not hidden or hidden not in files[other].text][:_MOST_FILES]
+    told = {other for other in order if (hidden and hidden in files[other].text) or paths[other] in tests}
+    shown = [other for other in order if other not in told][:_MOST_FILES]
     return [(paths[other], _beginning(files[other].text)) for other in reversed(shown)]
 
 

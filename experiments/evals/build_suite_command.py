@@ -48,7 +48,8 @@ class BuildSuiteOptions:
     unseen_by: Path | None = None
     """A corpus: leave out repositories and files that it trains on."""
     execution: bool = True
-    """Run the examples in docstrings, so that what fills a hole that they cover is scored by them too."""
+    """Run the examples in docstrings and the unit tests, so that what fills a hole that they cover is scored by them
+    too."""
     unsafe_sandbox: bool = False
     """Run them without bubblewrap: they can then read your files and use the network."""
 
@@ -103,4 +104,4 @@ def _summary(manifest: dict[str, Any]) -> str:
         f"{language:16}" + "".join(f"{count:>8,} {kind}" for kind, count in kinds.items())
         for language, kinds in manifest["counts"].items()
     ]
-    return "\n".join([*lines, f"{manifest['tasks']:,} tasks, {manifest['executed']:,} of them run their examples"])
+    return "\n".join([*lines, f"{manifest['tasks']:,} tasks, {manifest['executed']:,} of them scored by execution"])

@@ -1,21 +1,18 @@
 """Examples in docstrings as checks of a file with something else in one place of it.
 
-Python only, and files that import nothing but the standard library: they are run as they are, alone. Examples run in
-the sandbox and what they print is compared here, as doctest does it. What they should print is in the docstrings as
-well; it is taken out of the file before that is run.
+Examples run in the sandbox and what they print is compared here, as doctest does it. What they should print is in the
+docstrings as well; it is taken out of the file before that is run.
 """
 
 import ast
 import doctest
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Any
 
 from codelm.sandbox import Limits, Pool
 from data.spans import Span
+from experiments.evals.file_checks import Lines, is_alone
 
 _LIMITS = Limits(seconds=10, cpu_seconds=10)
 _RAISES = "Traceback (most recent call last):\n    ...\n"  # what the sandbox tells before the exception
@@ -49,9 +46,9 @@ def owners(text: str) -> list[Owner]:
         both = list(zip(ast.walk(tree), ast.walk(shown), strict=True))
     except (SyntaxError, ValueError, RecursionError):
         return []
-    if not _is_alone(tree):
+    if not is_alone(tree):
         return []
-    lines, found = _Lines.of(text), []
+    lines, found = Lines.of(text), []
     for node, as_run in both:
         examples = tuple(_examples(node))
         if examples and not any(example.want for example in _examples(as_run)):
@@ -66,25 +63,6 @@ def run(pool: Pool, before: str, written: str, after: str, examples: Sequence[Ex
     if reason:
         return reason
     return "" if all(map(_agrees, examples, printed)) else "examples"
-
-
-def passes(pool: Pool, text: str, examples: Sequence[Example]) -> bool:
-    """Twice, since what depends on the order of a set or on an address is no check."""
-    return not any(run(pool, text, "", "", examples) for _ in range(2))
-
-
-def covers(pool: Pool, text: str, hole: Span, examples: Sequence[Example]) -> bool:
-    """Whether examples that the file passes fail without what is in the hole: where that is empty, and where the
-    statement that it is part of raises instead."""
-    if not run(pool, text[: hole[0]], "", text[hole[1] :], examples):
-        return False
-    start, end = _statements(text, hole)
-    before, raising, after = text[:start], "raise NotImplementedError", text[end:]
-    try:
-        ast.parse(before + raising + after)
-    except SyntaxError:  # an `elif`, say: it would fail for that
-        return False
-    return bool(run(pool, before, raising, after, examples))
 
 
 def _agrees(example: Example, printed: str) -> bool:
@@ -121,51 +99,3 @@ def _examples(node: ast.AST) -> Iterator[Example]:
         options = {_FLAGS[flag]: on for flag, on in example.options.items()}
         if not options.get("SKIP"):
             yield Example(example.source, example.want, example.exc_msg or "", options)
-
-
-def _is_alone(tree: ast.Module) -> bool:
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = ["." if node.level else node.module or ""]
-        if any(name.partition(".")[0] not in sys.stdlib_module_names for name in names):
-            return False
-    return True
-
-
-def _statements(text: str, hole: Span) -> Span:
-    """The hole itself, where it is whole statements; or else the statement that it is in."""
-    lines, around = _Lines.of(text), [hole]
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.stmt):
-            start, end = lines.span(node)
-            if start == hole[0] and end <= hole[1]:
-                return hole
-            if start <= hole[0] and hole[1] <= end:
-                around.append((start, end))  # an inner one comes after those around it
-    return around[-1]
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """Lines of a text and where they start, in characters; ast counts columns in bytes."""
-
-    lines: Sequence[str]
-    starts: Sequence[int]
-
-    @staticmethod
-    def of(text: str) -> "_Lines":
-        lines = text.split("\n")
-        return _Lines(lines, [0, *accumulate(len(line) + 1 for line in lines)])
-
-    def span(self, node: Any) -> Span:
-        """Of a statement, decorators included."""
-        start = self._at(node.lineno, node.col_offset)
-        for decorator in getattr(node, "decorator_list", ()):
-            start = min(start, self._at(decorator.lineno, decorator.col_offset) - 1)
-        return start, self._at(node.end_lineno, node.end_col_offset)
-
-    def _at(self, line: int, column: int) -> int:
-        return self.starts[line - 1] + len(self.lines[line - 1].encode()[:column].decode())

@@ -1,6 +1,6 @@
 """A suite of holes in repositories, as a folder: what `codelm eval build-suite` writes and the suite reads.
 
-suite.jsonl      a row for each task: what is before and after the hole, what stood in it, files beside it, examples
+suite.jsonl      a row for each task: what is before and after the hole, what stood in it, files beside it, what runs it
 manifest.json    what it was made of and how, counts, and the SHA-256 of suite.jsonl
 """
 
@@ -20,6 +20,7 @@ from experiments.evals.benchmarks import read_path
 from experiments.evals.doctests import Example
 from experiments.evals.repository_holes import KINDS, Kind
 from experiments.evals.rows import line, pretty
+from experiments.evals.unit_tests import UnitTest
 
 VERSION = 1
 ROWS, MANIFEST = "suite.jsonl", "manifest.json"
@@ -41,6 +42,8 @@ class Row:
     """Paths and texts of other files of the repository, the most useful ones last."""
     examples: Sequence[Example] = ()
     """That the file passes, and does not without the middle."""
+    tests: Sequence[UnitTest] = ()
+    """… of other files; a row has one or the other."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ def write(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[s
     try:
         new.mkdir(parents=True)
         (new / ROWS).write_text("".join(line(asdict(row)) for row in rows), encoding="utf-8")
-        counts = {"tasks": len(rows), "executed": sum(bool(row.examples) for row in rows), "counts": _counts(rows)}
+        counts = {
+            "tasks": len(rows),
+            "executed": sum(bool(row.examples or row.tests) for row in rows),
+            "counts": _counts(rows),
+        }
         manifest = {"codelm_repository_suite": VERSION, **counts, "sha256": checksum(new / ROWS), **about}
         (new / MANIFEST).write_bytes(pretty(manifest))
         new.rename(folder)
@@ -93,7 +100,8 @@ def read(folder: Path) -> Rows:
 def _row(row: Mapping[str, Any]) -> Row:
     files = [(path, text) for path, text in row["files"]]
     examples = [Example(**example) for example in row["examples"]]
-    return replace(Row(**row), files=files, examples=examples)
+    tests = [UnitTest(**test) for test in row["tests"]]
+    return replace(Row(**row), files=files, examples=examples, tests=tests)
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, dict[Kind, int]]:

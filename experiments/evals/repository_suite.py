@@ -23,6 +23,7 @@ from experiments.evals import (
     repository_rows,
     source_files,
     text_scores,
+    unit_tests,
 )
 from experiments.evals.catalogue import Data
 from experiments.evals.repository_holes import CUTS
@@ -54,7 +55,7 @@ def _of_folder(name: str, data: Data, with_files: bool) -> Suite:
     if not data.given:
         raise UserError(f"which suite? {name}:FOLDER, a folder that `codelm eval build-suite` made")
     found = repository_rows.read(Path(data.given))
-    executes = any(row.examples for row in found.rows)
+    executes = any(row.examples or row.tests for row in found.rows)
     metrics = _METRICS | _EXECUTED if executes else _METRICS
     about = f"holes in {found.manifest['about']}, {'with' if with_files else 'without'} other files of it"
     tasks = [_task(row, with_files) for row in found.rows]
@@ -71,7 +72,7 @@ def _task(row: Row, with_files: bool) -> Task:
         "has_context": "yes" if row.files else "no",
     }
     prompt = Prompt(row.prefix, row.suffix, row.path, files, row.repository)
-    return Task(row.id, prompt, row.middle, slices, {"kind": row.kind, "examples": row.examples})
+    return Task(row.id, prompt, row.middle, slices, {"kind": row.kind, "examples": row.examples, "tests": row.tests})
 
 
 def _length(middle: str) -> str:
@@ -82,9 +83,13 @@ def _length(middle: str) -> str:
 def _attempt(task: Task, tools: Tools) -> Outcome:
     written = HOLE.apply(task, tools.ask(task.prompt))
     scores = text_scores.scores(written, task.reference, task.slices["language"])
-    if not task.checks["examples"]:
+    file = (task.prompt.prefix, written, task.prompt.suffix or "")
+    if examples := task.checks.get("examples"):
+        why = doctests.run(tools.pool, *file, examples)
+    elif tests := task.checks.get("tests"):
+        why = unit_tests.run(tools.pool, *file, tests)
+    else:
         return Outcome(written, scores)
-    why = doctests.run(tools.pool, task.prompt.prefix, written, task.prompt.suffix or "", task.checks["examples"])
     if why == "sandbox":
         raise NotRun("the sandbox failed")
     return Outcome(written, scores | {"pass": float(not why)}, why)
@@ -126,4 +131,4 @@ def _lines(files: Sequence[Document]) -> Iterator[Task]:
         before, after = window(start, len(file.text) - end, _BACKTEST_ROOM)
         prompt = Prompt(file.text[start - before : start], file.text[end : end + after], file.path)
         name = f"{file.repository}/{file.path}:{start}"
-        yield Task(name, prompt, file.text[start:end], {"language": file.language}, {"kind": "line", "examples": ()})
+        yield Task(name, prompt, file.text[start:end], {"language": file.language}, {"kind": "line"})

@@ -6,8 +6,8 @@ import types
 import pytest
 
 from codelm.sandbox import Pool
-from experiments.evals import doctests
-from experiments.evals.doctests import Owner, covers, owners, passes, run
+from experiments.evals import doctests, file_checks
+from experiments.evals.doctests import Owner, owners, run
 
 BODY = "return first + second"
 FILE = f'''"""Sums."""
@@ -48,6 +48,11 @@ def add(first, second):
 def owner(text: str) -> Owner:
     (found,) = owners(text)
     return found
+
+
+def by_examples(pool: Pool, text: str) -> file_checks.Run:
+    examples = owner(text).examples
+    return lambda before, written, after: run(pool, before, written, after, examples)
 
 
 def ran(pool: Pool, body: str) -> str:
@@ -167,9 +172,9 @@ def test_examples_that_hold_only_at_times_are_no_check(pool: Pool) -> None:
             return [f"{self.said}\n"], ""
 
     once = 'def f():\n    """\n    >>> f()\n    1\n    """\n    return 1\n'
-    assert not passes(Chance(), once, owner(once).examples)  # type: ignore[arg-type]
-    assert passes(pool, once, owner(once).examples)
-    assert passes(pool, FILE, owner(FILE).examples)
+    assert not file_checks.passes(by_examples(Chance(), once), once)  # type: ignore[arg-type]
+    assert file_checks.passes(by_examples(pool, once), once)
+    assert file_checks.passes(by_examples(pool, FILE), FILE)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +189,10 @@ def test_examples_that_hold_only_at_times_are_no_check(pool: Pool) -> None:
 )
 def test_a_hole_is_covered_where_its_statement_is_reached(hole: str, covered: bool, pool: Pool) -> None:
     start = FILE.rindex(hole)
-    assert covers(pool, FILE, (start, start + len(hole)), owner(FILE).examples) is covered
+    assert file_checks.covers(by_examples(pool, FILE), FILE, (start, start + len(hole))) is covered
 
 
 def test_a_hole_that_changes_nothing_is_not_covered(pool: Pool) -> None:
     text = FILE.replace(f"    {BODY}", f"    done = True\n    {BODY}")
     start = text.index("done = True")
-    assert not covers(pool, text, (start, start + len("done = True")), owner(text).examples)
+    assert not file_checks.covers(by_examples(pool, text), text, (start, start + len("done = True")))

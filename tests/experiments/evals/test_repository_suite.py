@@ -75,6 +75,21 @@ def half(number):
     whole = math.floor(number / 2)
     return whole
 '''
+ROUNDING = '''"""Rounding."""
+
+
+def nearest(value, step):
+    """The multiple of a step that is nearest to a value."""
+    count = round(value / step)
+    return count * step
+'''
+TEST_ROUNDING = """from tool.rounding import nearest
+
+
+def test_multiples():
+    assert nearest(7, 5) == 5
+    assert [nearest(value, 4) for value in (1, 3, 11)] == [0, 4, 12]
+"""
 SHELL = "total() {\n  count=0\n  for name in $names; do\n    count=$((count + 1))\n  done\n  echo $count\n}\n"
 SCRIPT = "import {load} from './util.js';\n\nexport function main(path) {\n  return load(path, 12);\n}\n"
 UTIL = "export function load(path, size) {\n  const text = read(path);\n  return text.slice(size);\n}\n"
@@ -293,6 +308,30 @@ def test_what_examples_cover_is_right_if_they_hold(
     (scores,) = measured(half, {task.prompt.prefix: body}, tmp_path / "measured", pool).values()
     assert scores["pass"] == passed
     assert scores["exact"] == float(body == task.reference)
+
+
+@pytest.mark.parametrize(
+    ("body", "passed"),
+    [
+        ("count = round(value / step)\n    return count * step", 1),
+        ("return step * round(value / step)", 1),
+        ("return value", 0),
+        ("raise ValueError", 0),
+        ("", 0),
+    ],
+)
+def test_what_unit_tests_cover_is_right_if_they_hold(body: str, passed: int, tmp_path: Path, pool: Pool) -> None:
+    texts = {"tool/__init__.py": "", "tool/rounding.py": ROUNDING, "tool/other.py": "x = 1\n"}
+    write(tmp_path / "one" / "tool", {**texts, "tests/test_rounding.py": TEST_ROUNDING})
+    rows = built(tmp_path / "one", tmp_path / "suite")
+    assert repository_rows.read(tmp_path / "suite").manifest["executed"] == sum(bool(row.tests) for row in rows) > 0
+    suite = make(f"repository:{tmp_path / 'suite'}", Data())
+    (task,) = (
+        task for task in suite.tasks if task.prompt.path == "tool/rounding.py" and task.checks["kind"] == "function"
+    )
+    assert [file.path for file in task.prompt.files] == ["tool/other.py"], "not the test"
+    (scores,) = measured(replace(suite, tasks=[task]), {task.prompt.prefix: body}, tmp_path / "measured", pool).values()
+    assert scores["pass"] == passed
 
 
 def test_a_sandbox_that_fails_counts_neither_way(half: Suite, tmp_path: Path) -> None:
