@@ -1,7 +1,8 @@
 """What is measured: a server that speaks OpenAI's completions, asked over HTTP.
 
 A server that errs, stalls or answers nonsense is asked again, each time after twice as long; what then has no answer
-counts as wrong, with its reason, and the rest goes on. Holes are sent as `prompt` and `suffix`, as the API has them;
+counts as wrong, with its reason, and the rest goes on. Answers are asked for as streams, for the time of their first
+token; a server that sends them whole is taken as it is. Holes are sent as `prompt` and `suffix`, as the API has them;
 for servers that know no suffix, --format writes the model's own sentinels into the prompt.
 """
 
@@ -10,7 +11,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from codelm import formats
@@ -25,6 +26,7 @@ RETRIES = 5
 _TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 _FIRST_PAUSE = 0.5  # seconds
 _LONGEST_ANSWER = 1 << 24  # bytes
+_STREAM = "text/event-stream"
 _SHOWN = 160  # characters of what a server says
 
 
@@ -65,13 +67,11 @@ class Endpoint:
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
             "seed": decoding.seed % 2**31,
+            "stream": True,
         }
         if decoding.stop:
             asked["stop"] = list(decoding.stop[:4])  # more are refused; suites cut what is left over themselves
-        began = time.monotonic()
-        text, tokens = self._patiently(asked)
-        seconds = round(time.monotonic() - began, 4)
-        return Written(text, tokens, seconds, seconds)
+        return self._patiently(asked)
 
     def losses(self, text: str) -> Losses:
         raise NotRun("a server does not tell how likely a text is; measure the model itself")
@@ -93,13 +93,14 @@ class Endpoint:
         ids = formats.fim(self.family, spelling, prefix, suffix, mode=self.mode, path=path, repo=files).ids
         return {"prompt": "".join(spelling.texts[i] for i in ids)}
 
-    def _patiently(self, asked: Mapping[str, Any]) -> tuple[str, int]:
+    def _patiently(self, asked: Mapping[str, Any]) -> Written:
+        """Times are of the try that was answered."""
         reason = ""
         for attempt in range(RETRIES):
             if attempt:
                 self.pause(_FIRST_PAUSE * 2 ** (attempt - 1))
             try:
-                return _text_of(self._call("/completions", asked))
+                return self._answered(asked)
             except urllib.error.HTTPError as error:
                 reason = f"HTTP {error.code}: {_said(error)}"
                 if error.code not in _TRY_AGAIN:
@@ -108,23 +109,66 @@ class Endpoint:
                 reason = f"{getattr(error, 'reason', error) or type(error).__name__}"
         raise Unanswered(reason[:_SHOWN])
 
+    def _answered(self, asked: Mapping[str, Any]) -> Written:
+        began, first = time.monotonic(), 0.0
+        texts, tokens = list[str](), 0
+        with self._open("/completions", asked) as answer:
+            lines = _until(began + self.timeout, answer)
+            for piece in _streamed(lines) if answer.headers.get_content_type() == _STREAM else _whole(lines):
+                text, counted = _text_of(piece)
+                first = first or (time.monotonic() - began) * bool(text)
+                texts.append(text)
+                tokens = counted or tokens
+        seconds = time.monotonic() - began
+        text = "".join(texts)
+        return Written(text, tokens or sum(map(bool, texts)), round(seconds, 4), round(first or seconds, 4))
+
     def _first_model(self) -> str:
         try:
-            return str(self._call("/models")["data"][0]["id"])
+            with self._open("/models") as answer:
+                return str(json.loads(answer.read(_LONGEST_ANSWER))["data"][0]["id"])
         except (LookupError, TypeError, ValueError) as error:
-            raise UserError(f"{self.base}/models names no model: give --model") from error
+            raise UserError(f"{self.base}/models names no model: give its --name") from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise UserError(
-                f"no answer from {self.base}/models ({reason}): is the server up? Else give --model"
+                f"no answer from {self.base}/models ({reason}): is the server up? If it lists no models, give --name"
             ) from error
 
-    def _call(self, path: str, content: Mapping[str, Any] | None = None) -> Any:
+    def _open(self, path: str, content: Mapping[str, Any] | None = None) -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         body = json.dumps(content).encode() if content is not None else None
-        request = urllib.request.Request(self.base + path, body, headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-            return json.loads(answer.read(_LONGEST_ANSWER))
+        return urllib.request.urlopen(urllib.request.Request(self.base + path, body, headers), timeout=self.timeout)
+
+
+def _until(end: float, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The lines of an answer; a time-out where they take too long together, a ValueError where they are too many."""
+    size = 0
+    while line := answer.readline(_LONGEST_ANSWER):
+        size += len(line)
+        if size >= _LONGEST_ANSWER:
+            raise ValueError(f"an answer of more than {_LONGEST_ANSWER >> 20} MiB")
+        if time.monotonic() > end:
+            raise TimeoutError("timed out while it was answering")
+        yield line
+
+
+def _whole(lines: Iterator[bytes]) -> Iterator[Any]:
+    yield json.loads(b"".join(lines))
+
+
+def _streamed(lines: Iterator[bytes]) -> Iterator[Any]:
+    """The events of a stream that hold text, up to its end."""
+    for line in lines:
+        kind, _, data = line.decode().strip().partition(":")
+        if kind != "data":  # a blank line, a comment that keeps the connection open
+            continue
+        if data.strip() == "[DONE]":
+            return
+        event = json.loads(data)
+        if not (isinstance(event, dict) and event.get("choices") == []):  # the last one may hold usage alone
+            yield event
+    raise ValueError("the stream ended before its end")
 
 
 class _Spelling:

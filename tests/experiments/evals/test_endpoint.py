@@ -2,8 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from experiments.evals.suite import NotRun, Prompt
 from experiments.evals.targets import Decoding, Unanswered
 from tests.experiments.evals.fakes import sums
 
+WHOLE, STREAM = "application/json", "text/event-stream; charset=utf-8"
 DECODING = Decoding(0.2, 0.9, 16, ("\n", "a", "b", "c", "d"), 2**32 - 1)
 Answer = tuple[int, bytes]
 
@@ -26,9 +28,13 @@ def said(text: str) -> Answer:
     return 200, json.dumps({"choices": [{"text": text}], "usage": {"completion_tokens": 3}}).encode()
 
 
+def event(text: str, **more: object) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"text": text}], **more}).encode() + b"\n\n"
+
+
 @contextmanager
-def server(*answers: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Gives these answers in turn, the last for ever; and what it was sent."""
+def server(*answers: Answer, kind: str = WHOLE, pause: float = 0.0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Gives these answers in turn, the last for ever; and what it was sent. A pause comes after each event."""
     got: list[dict[str, Any]] = []
     left = list(answers)
 
@@ -43,15 +49,19 @@ def server(*answers: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
         def reply(self, status: int, body: bytes) -> None:
             self.send_response(status)
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):  # who asked may have gone
+                for part in body.split(b"\n\n"):
+                    self.wfile.write(part + b"\n\n" if kind == STREAM else body)
+                    time.sleep(pause)
 
         def log_message(self, *said: Any) -> None:
             pass
 
     serves = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=serves.serve_forever, daemon=True)
+    thread = threading.Thread(target=serves.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{serves.server_port}", got
@@ -72,6 +82,7 @@ def test_a_hole_is_sent_as_the_api_has_it() -> None:
         "temperature": 0.2,
         "top_p": 0.9,
         "seed": 2**31 - 1,
+        "stream": True,
         "stop": ["\n", "a", "b", "c"],
         "key": "Bearer k",
     }
@@ -121,12 +132,45 @@ def test_one_that_errs_for_good_gives_no_answer_and_its_reason(answer: Answer, r
     assert len(got) == asked
 
 
-def test_one_that_stalls_gives_no_answer() -> None:
-    with server(said("x")) as (url, _):
-        endpoint = Endpoint(url, timeout=0.05, pause=lambda seconds: None)
-        endpoint.base = "http://127.0.0.1:9"  # nobody
-        with pytest.raises(Unanswered, match="refused"):
+@pytest.mark.parametrize(("pause", "timeout"), [(0.5, 0.1), (0.08, 0.2)])
+def test_one_that_stalls_or_trickles_gives_no_answer(pause: float, timeout: float) -> None:
+    trickle = b"".join(event("x") for _ in range(9)) + b"data: [DONE]"
+    with server((200, trickle), kind=STREAM, pause=pause) as (url, got):
+        endpoint = Endpoint(url, "tiny", timeout=timeout, pause=lambda seconds: None)
+        with pytest.raises(Unanswered, match="timed out"):
             endpoint.ask(Prompt("a"), DECODING)
+    assert len(got) == RETRIES
+
+
+def test_one_that_goes_away_gives_no_answer() -> None:
+    with pytest.raises(Unanswered, match="refused"):
+        Endpoint("http://127.0.0.1:9", "tiny", pause=lambda seconds: None).ask(Prompt("a"), DECODING)
+
+
+def test_a_stream_is_put_together_and_its_first_token_timed() -> None:
+    parts = [b": hello\n\n", event(""), event("x = "), event("1"), event("", usage={"completion_tokens": 7})]
+    last = b'data: {"choices": [], "usage": {}}\n\ndata: [DONE]'
+    with server((200, b"".join([*parts, last])), kind=STREAM, pause=0.05) as (url, _):
+        written = Endpoint(url, "tiny").ask(Prompt("a"), DECODING)
+    assert (written.text, written.tokens) == ("x = 1", 7)
+    assert 0.1 <= written.first <= written.seconds - 0.1
+    with server((200, event("x") + event("y") + b"data: [DONE]"), kind=STREAM) as (url, _):
+        assert Endpoint(url, "tiny").ask(Prompt("a"), DECODING).tokens == 2, "it counts none"
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (event("x"), "the stream ended before its end"),
+        (event("x") + b'data: {"error": "burns"}\n\n', "an answer without choices.*burns"),
+        (event("x") + b"data: [1]\n\n", "an answer without choices"),
+        (event("x") + b"data: {\n\n", "Expecting property name"),
+        (b"data: \xff\n\n", "invalid start byte"),
+    ],
+)
+def test_half_a_stream_is_no_answer(stream: bytes, reason: str) -> None:
+    with server((200, stream), kind=STREAM) as (url, _), pytest.raises(Unanswered, match=reason):
+        Endpoint(url, "tiny", pause=lambda seconds: None).ask(Prompt("a"), DECODING)
 
 
 def test_no_server_is_told_before_anything_is_asked() -> None:
