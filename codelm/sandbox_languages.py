@@ -104,9 +104,9 @@ def toolchain(language: str) -> Toolchain | None:
 def missing(language: str) -> str:
     """One line that says why programs of a language are not run; empty where they are."""
     if language not in _LANGUAGES:
-        return f"not run: no way to run {language} (there is one for {', '.join(_LANGUAGES)})"
+        return f"no way to run {language} (there is one for {', '.join(_LANGUAGES)})"
     make, tool, package = _LANGUAGES[language]
-    return "" if make() else f"not run: no {tool} on PATH (install {package})"
+    return "" if make() else f"no {tool} on PATH (install {package})"
 
 
 def program(language: str, source: str, limits: Limits = _USUAL, stdin: str = "") -> Program | None:

@@ -9,9 +9,10 @@ from typing import Any
 from codelm import config_io
 from codelm.config import Config
 from codelm.errors import UserError
+from data.inputs import CORPUS
 from train.records import METRICS, read
 
-CONFIG, RESULT = "config.json", "result.json"
+CONFIG, RESULT, LOCK = "config.json", "result.json", "run.lock"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def load_all(paths: list[Path]) -> list[Record]:
         raise UserError("which runs? Give their folders, or a folder of runs: runs")
     for path in paths:
         folders = [path] if (path / CONFIG).is_file() else sorted(child.parent for child in path.glob(f"*/{CONFIG}"))
-        if not folders and {child.name for child in path.glob("*")} & {"run.lock", "log.txt"}:
+        if not folders and {child.name for child in path.glob("*")} & {LOCK, "log.txt"}:
             print(f"left out, it never began: {path}", file=sys.stderr)
             continue
         if not folders:
@@ -48,6 +49,19 @@ def load_all(paths: list[Path]) -> list[Record]:
     if not found:
         raise UserError("none of these runs has begun")
     return list(found.values())
+
+
+def run_around(path: Path) -> Path | None:
+    """The run that a folder is, or lies in."""
+    folders = (path, *path.absolute().parents)
+    return next((folder for folder in folders if (folder / CONFIG).is_file() and (folder / LOCK).is_file()), None)
+
+
+def corpora(run: Path, config: Config) -> list[str]:
+    """The folders of what it learns from, its own first; conversations aside."""
+    sources = [source for source in config.data.sources if source.level != "chat"]
+    own = [str(run / CORPUS)] if any(not source.corpus for source in sources) else []
+    return list(dict.fromkeys([*own, *(source.corpus for source in sources if source.corpus)]))
 
 
 def result(folder: Path) -> dict[str, Any]:

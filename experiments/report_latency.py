@@ -15,8 +15,8 @@ from experiments.evals.rows import TIMES
 _POINTS = 200  # of a curve
 _PERCENTILES = (50, 95)
 _NOTE = (
-    "<p class=note>As the harness asked: many requests at a time, so that these times hold waiting for one another. "
-    "Of requests, not of samples: a suite may ask several times for one.</p>"
+    "<p class=note>As the harness asked: typing one request at a time, as a user does; other suites many, so that "
+    "their times hold waiting for one another. Of requests, not of samples: a suite may ask several times for one.</p>"
 )
 
 
@@ -35,7 +35,7 @@ def read(folder: Path) -> Latency | None:
     """None where no text was asked for. Of a sample that was done twice, the last counts; a line that was being
     written when a measurement was interrupted is left out."""
     path, asked = folder / TIMES, {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for text in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:
             line = json.loads(text)
         except ValueError:
@@ -81,6 +81,17 @@ def _table(found: Mapping[str, Latency]) -> str:
         rows.append(f"<tr><td>{escape(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
     heads = "".join(f"<th class=n>{name}" for name in head)
     return f"<div class=wide><table><tr><th>suite{heads}</tr>{''.join(rows)}</table></div>"
+
+
+def line(latency: Latency) -> str:
+    """The table's figures of one measurement, for a terminal."""
+    (first, slow_first), (whole, slow_whole) = (
+        map(_seconds, percentiles(times)) for times in (latency.first, latency.whole)
+    )
+    return (
+        f"latency of {len(latency.whole):,} requests: first token P50 {first}, P95 {slow_first}; "
+        f"whole P50 {whole}, P95 {slow_whole}"
+    )
 
 
 def percentiles(seconds: Float[np.ndarray, " N"]) -> list[float]:

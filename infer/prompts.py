@@ -53,7 +53,7 @@ def prompt_and_ends(
     where that is less than they need, the first go. Without a suffix, a model that has no format continues.
     """
     tokenizer = tokenizer_of(lm)
-    if not suffix and not _has_fim(lm, name):
+    if not suffix and not takes_holes(lm, name):
         ids = tokenizer.encode_document(prefix)[-max(room, 1) :]
         return Rendered(ids, [Role.TEXT] * len(ids)), text_ends(tokenizer)
     family = family_of(lm, name)
@@ -92,7 +92,8 @@ def _that_fit(files: Sequence[File], excess: Callable[[Sequence[File]], int], lm
     return kept
 
 
-def _has_fim(lm: LM, name: str) -> bool:
+def takes_holes(lm: LM, name: str = "") -> bool:
+    """Whether it has a fill-in-the-middle format."""
     try:
         return bool(family_of(lm, name).fim)
     except UserError:

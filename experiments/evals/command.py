@@ -15,14 +15,13 @@ from codelm.caches import keep_compiled
 from codelm.commandline import parse
 from codelm.errors import UserError
 from codelm.sandbox import Pool
-from data.inputs import CORPUS
+from experiments import records
 from experiments.evals import catalogue, contamination, harness, places, source_files
 from experiments.evals.catalogue import SUITES, Data
 from experiments.evals.endpoint import Endpoint
 from experiments.evals.suite import Suite
 from experiments.evals.tables import table
 from experiments.evals.targets import Heal, Local, Target, local
-from experiments.records import CONFIG
 
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|HF_DIR|URL")]
 _URL = ("http://", "https://")
@@ -96,17 +95,14 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     for suite in suites.values():
         harness.check(suite, settings)
     with ExitStack() as stack:
-        pool = (
-            stack.enter_context(Pool(unsafe=options.unsafe_sandbox))
-            if any(suite.executes for suite in suites.values())
-            else None
-        )
-        if pool:
+        pool = None
+        if any(suite.executes for suite in suites.values()):
+            pool = stack.enter_context(Pool(unsafe=options.unsafe_sandbox))
             _say(f"sandbox: {'; '.join(pool.protections)}")
         target = stack.enter_context(closing(_target(options, run)))
         out = options.out or _out(run, target)
         for spec, suite in suites.items():
-            folder = places.folder(out, spec, settings, options.limit)
+            folder = places.folder(out, spec, settings, options.limit, _asked_otherwise(options))
             _say(f"{suite.name}: {suite.about}; {suite.postprocessing.name}: {suite.postprocessing.about}")
             found = _contamination(suite, run) if options.contamination else None
             measured = harness.measure(suite, target, settings, folder, pool, found)
@@ -136,13 +132,18 @@ def _out(run: Path | None, target: Target) -> Path:
     return Path(places.EVALS) / str(target.identity["name"]).replace("/", "-")
 
 
+def _asked_otherwise(options: EvalOptions) -> list[str]:
+    """What of the prompt is not as usual, for names."""
+    heal = "" if options.heal == EvalOptions.heal else f"heal-{options.heal}"
+    return [part for part in (options.format, options.mode, heal) if part]
+
+
 def _contamination(suite: Suite, run: Path | None) -> dict[str, Any]:
     """Of all the corpora that a run was trained on."""
     if run is None:
         raise UserError("--contamination looks through the corpus of a run; what a server was trained on is not known")
-    folder = source_files.run_of(run, suite.name)
-    sources = config_io.load(folder / CONFIG).data.sources
-    corpora = sorted({source.corpus or str(folder / CORPUS) for source in sources if source.level != "chat"})
+    folder = source_files.run_of(run, "a corpus to look for tasks in: leave --contamination out")
+    corpora = records.corpora(folder, config_io.load(folder / records.CONFIG))
     return contamination.joined([contamination.check(suite, Path(corpus)) for corpus in corpora])
 
 

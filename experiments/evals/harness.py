@@ -4,6 +4,7 @@ What a sample becomes depends on its task, its number and the seed alone: neithe
 on what an earlier, interrupted measurement had done.
 """
 
+import threading
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -250,6 +251,11 @@ class _Running:
     writer: Writer
     bar: Bar
 
+    def __post_init__(self) -> None:
+        self._name = next(iter(self.suite.metrics))
+        found = [row.scores[self._name] for row in self.writer.done.values() if self._name in row.scores]
+        self._sum, self._count, self._lock = sum(found), len(found), threading.Lock()
+
     def one(self, task: Task, sample: int, target: Target, settings: Settings, pool: Pool | None) -> None:
         seed = (zlib.crc32(f"{settings.seed} {self.suite.name} {task.id}".encode()) + sample) % _MOST_SEED
         most = settings.max_new_tokens or self.suite.max_new_tokens
@@ -261,14 +267,15 @@ class _Running:
             task.id, sample, seed, tools.written, outcome.completion, outcome.scores, outcome.reason, dict(task.slices)
         )
         self.writer.add(row, {"seconds": round(time.monotonic() - began, 4), "asked": tools.times})
-        self.bar.advance(1)
-        self.bar.note(self._score())
+        self._tell(row)
 
-    def _score(self) -> str:
-        """The first metric so far."""
-        name = next(iter(self.suite.metrics))
-        found = [row.scores[name] for row in list(self.writer.done.values()) if name in row.scores]
-        return f"{name} {sum(found) / len(found):.3f}" if found else ""
+    def _tell(self, row: Row) -> None:
+        """With the mean of the first metric so far."""
+        with self._lock:
+            if self._name in row.scores:
+                self._sum, self._count = self._sum + row.scores[self._name], self._count + 1
+            self.bar.note(f"{self._name} {self._sum / self._count:.3f}" if self._count else "")
+            self.bar.advance(1)
 
 
 def _attempted(suite: Suite, task: Task, tools: Tools, pool: Pool | None) -> Outcome:

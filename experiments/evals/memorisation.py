@@ -34,11 +34,10 @@ from codelm.progress import Bar
 from data import dataset, secrets, shingles
 from data.dataset import Corpus
 from data.document import Document
-from data.inputs import CORPUS
+from experiments import records
 from experiments.evals import benchmarks, source_files
 from experiments.evals.catalogue import Data
 from experiments.evals.suite import AS_IS, Metric, NotRun, Outcome, Prompt, Suite, Task, Tools, digest
-from experiments.records import CONFIG
 
 ALTERNATIVES = 127  # random secrets beside each canary
 FEWEST = 10_000  # strings of a secret's shape
@@ -152,7 +151,7 @@ def verbatim(data: Data) -> Suite:
     tasks = list(_beginnings(source_files.files(data, "verbatim")))[:FILES]
     if not tasks:
         raise UserError(f"no file with text after its first {BEGINNING} characters: verbatim goes on with files")
-    corpora = _training(run)
+    corpora = [dataset.load(folder) for folder in records.corpora(run, config_io.load(run / records.CONFIG))]
     seen = _read(corpora)
 
     def attempt(task: Task, tools: Tools) -> Outcome:
@@ -176,12 +175,6 @@ def _beginnings(documents: Sequence[Document]) -> Iterator[Task]:
             yield Task(
                 f"{number:04} {document.repository}/{document.path}", prompt, rest, {"language": document.language}
             )
-
-
-def _training(run: Path) -> list[Corpus]:
-    """What the run learns from, conversations aside."""
-    sources, own = config_io.load(run / CONFIG).data.sources, str(run / CORPUS)
-    return [dataset.load(name) for name in dict.fromkeys(one.corpus or own for one in sources if one.level != "chat")]
 
 
 def _read(corpora: Sequence[Corpus]) -> Seen:

@@ -142,7 +142,7 @@ def _suite(
 def _check_runs(task: Task, languages: Sequence[str]) -> None:
     language = task.slices["language"]
     if missing := sandbox_languages.missing(language):
-        raise NotRun(missing.removeprefix("not run: "))
+        raise NotRun(missing)
     if language not in languages:
         raise NotRun(f"tests in {language} are not run")
     if language == "Java" and _TUPLES.search(task.prompt.prefix + task.checks["tests"]):

@@ -15,6 +15,7 @@ from codelm.progress import Bar
 from codelm.sandbox import Pool
 from experiments.evals import catalogue, harness, rows, tables
 from experiments.evals.catalogue import Data
+from experiments.records import run_around
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 
@@ -39,8 +40,7 @@ class RescoreOptions:
 def rescore(argv: Sequence[str], prog: str) -> None:
     options = parse(RescoreOptions, argv, prog)
     measured = rows.load(options.folder)
-    run = next((path for path in options.folder.absolute().parents if (path / "run.lock").is_file()), None)
-    suite = catalogue.make(options.suite or measured.suite, Data(options.benchmarks, run=run))
+    suite = catalogue.make(options.suite or measured.suite, Data(options.benchmarks, run=run_around(options.folder)))
     if suite.source != measured.header["suite"]["sha256"]:
         raise UserError(f"{options.folder} was measured on other tasks than {suite.name} has here: give the same file")
     with ExitStack() as stack:

@@ -94,7 +94,7 @@ def _failed(task: Task, written: str, tools: Tools) -> str:
     language, source = task.checks["language"], task.checks["before"] + written + task.checks["after"]
     program = sandbox_languages.program(language, source, _LIMITS)
     if program is None:
-        raise NotRun(sandbox_languages.missing(language).removeprefix("not run: "))
+        raise NotRun(sandbox_languages.missing(language))
     for test in task.checks["tests"]:
         ran = tools.pool.run(replace(program, stdin=test.input))
         if ran.reason == "sandbox":

@@ -12,8 +12,8 @@ next on that line.
     saved     the share of the reference that need not be typed where it is kept
     shown     something was suggested
 
-One request is in flight at a time, however many samples are in the works, so that its times are those of a user alone;
-`latencies` reads them. The engine keeps what it has read of a file from one trigger to the next.
+One request is in flight at a time, however many samples are in the works, so that its times are those of a user alone.
+The engine keeps what it has read of a file from one trigger to the next.
 """
 
 import itertools
@@ -27,7 +27,6 @@ import numpy as np
 from codelm.languages import language_of
 from data import triggers
 from data.document import Document
-from experiments import report_latency
 from experiments.bench import edit_history
 from experiments.evals import source_files
 from experiments.evals.catalogue import Data
@@ -92,23 +91,6 @@ def scores(line: str, reference: str) -> dict[str, float]:
         "saved": right / len(reference) if kept else 0.0,
         "shown": float(shown),
     }
-
-
-def latencies(folder: Path) -> dict[str, float]:
-    """Milliseconds to the first token and to the last, of all requests of a measurement: median and 95th percentile.
-
-    >>> latencies(Path("runs/quickstart/evals/midtrain-16/typing"))
-    {"requests": 200, "first_p50_ms": 21.3, "first_p95_ms": 48.0, "whole_p50_ms": 95.1, "whole_p95_ms": 160.7}
-    """
-    found = report_latency.read(folder)
-    if found is None:
-        return {"requests": 0}
-    times = {
-        f"{name}_p{percent}_ms": round(float(1e3 * np.percentile(seconds, percent)), 1)
-        for name, seconds in (("first", found.first), ("whole", found.whole))
-        for percent in (50, 95)
-    }
-    return {"requests": len(found.whole), **times}
 
 
 # ---- what is typed ----

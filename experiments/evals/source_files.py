@@ -15,7 +15,7 @@ from data import dataset, decoding
 from data.document import Document, Raw
 from data.inputs import CORPUS
 from experiments.evals.catalogue import Data
-from experiments.records import CONFIG
+from experiments.records import CONFIG, run_around
 from train import held_out
 
 MOST = 4096  # files that are looked at
@@ -43,8 +43,7 @@ def some[Item](items: Sequence[Item], most: int) -> list[Item]:
 
 def run_of(path: Path | None, wanted: str) -> Path:
     """The run's folder, where it or a checkpoint in it is measured; `wanted` is what only a run has."""
-    inside = [path, *path.absolute().parents[:3]] if path else []  # RUN/checkpoints/STAGE/STEP
-    run = next((folder for folder in inside if (folder / CONFIG).is_file() and (folder / "run.lock").is_file()), None)
+    run = run_around(path) if path else None
     if run is None:
         raise UserError(f"{path or 'a server'} is no run, which would have {wanted}")
     return run

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments import report_latency
 from experiments.evals.rows import Measured
 
 _MOST_VALUES = 12  # of one slice
@@ -48,6 +49,8 @@ def _told(measured: Measured) -> str:
         most = list(result["reasons"].items())
         more = f", {len(most) - _MOST_REASONS} more" if len(most) > _MOST_REASONS else ""
         lines.append("; ".join(f"{count:,} {reason}" for reason, count in most[:_MOST_REASONS]) + more)
+    if latency := report_latency.read(measured.folder):
+        lines.append(report_latency.line(latency))
     found = header["contamination"]
     told = f", {found['share']:.1%} of the tasks overlap the training corpus" if "share" in found else ""
     lines.append(f"contamination: {found['status']}{told}")

@@ -1,8 +1,8 @@
 """What is measured: a model that is here, through the engine that serves it."""
 
-import functools
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Int
 from codelm import checkpoint
 from codelm import lm as models
 from codelm.arithmetic import count_parameters
-from codelm.errors import UserError
 from codelm.format_table import Mode
 from codelm.formats import Repository
 from codelm.lm import LM
@@ -24,7 +23,7 @@ from codelm.loss import token_losses
 from codelm.model import PAD, Transformer
 from experiments.evals.suite import Losses, Prompt
 from infer.completing import Completion, engine_of, infill, written
-from infer.prompts import family_of, text_ends, tokenizer_of
+from infer.prompts import family_of, takes_holes, text_ends, tokenizer_of
 from infer.request import Request
 from infer.sampling import Sampling
 
@@ -90,14 +89,16 @@ class Local:
             "mode": mode or "the format's own",
             "heal": heal,
         }
-        self.knows_files = bool(family_of(lm, family).repository) if _takes_holes(lm, family) else False
-        engine_of(lm).start()
+        self.knows_files = bool(family_of(lm, family).repository) if takes_holes(lm, family) else False
+        self._starting, self._started = threading.Lock(), False
 
     def close(self) -> None:
-        engine_of(self.lm).close()
+        if self._started:
+            engine_of(self.lm).close()
         engine_of.cache_clear()  # which would keep the weights
 
     def ask(self, prompt: Prompt, decoding: Decoding) -> Written:
+        self._start()
         made = self._continued(prompt, decoding) if prompt.suffix is None else self._filled(prompt, decoding)
         return Written(
             made.text,
@@ -105,6 +106,13 @@ class Local:
             round(made.timing.decode + made.timing.to_first_token, 4),
             round(made.timing.to_first_token, 4),
         )
+
+    def _start(self) -> None:
+        """Only now, because losses need no engine; a model with dynamic rope scaling has none (`infer.uncached`)."""
+        with self._starting:
+            if not self._started and self.lm.config.rope.scaling != "dynamic":
+                engine_of(self.lm).start()
+                self._started = True
 
     def losses(self, text: str) -> Losses:
         """A text longer than the context is read in windows that overlap by half, so that every token but the first
@@ -167,13 +175,6 @@ def joined(prompt: Prompt) -> str:
     return "".join(f"# {file.path}\n{file.text}\n" for file in prompt.files) + prompt.prefix
 
 
-def _takes_holes(lm: LM, family: str) -> bool:
-    try:
-        return bool(family_of(lm, family).fim)
-    except UserError:
-        return False
-
-
 def _weights(model: Transformer) -> str:
     """Sixteen hex digits over the bits of every parameter."""
     arrays = {jax.tree_util.keystr(path): value for path, value in jax.tree_util.tree_leaves_with_path(model)}
@@ -188,7 +189,7 @@ def token_nats(model: Transformer, ids: list[int]) -> Float[np.ndarray, " T"]:
     return np.asarray(_nats_of_row(model, tokens, len(ids)))[0, : len(ids) - 1]
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _nats_of_row(model: Transformer, tokens: Int[Array, "1 T"], count: Int[Array, ""] | int) -> Float[Array, "1 T"]:
     index = jnp.arange(tokens.shape[1])[None]
     positions, segments = jnp.where(index < count, index, 0), jnp.where(index < count, 0, PAD)

@@ -48,7 +48,7 @@ def test_a_missing_tool_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox_tools, "path", lambda tool: None)
     assert sandbox_languages.toolchain("Go") is None
     assert sandbox_languages.program("Go", "") is None
-    assert sandbox_languages.missing("Go") == "not run: no go on PATH (install golang)"
+    assert sandbox_languages.missing("Go") == "no go on PATH (install golang)"
     assert "no way to run COBOL" in sandbox_languages.missing("COBOL")
 
 

@@ -136,8 +136,19 @@ def test_what_was_measured_otherwise_is_not_added_to(
     run: Path, benchmarks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(asked(run, benchmarks, "--out", str(tmp_path))) == 0
-    assert cli.main(asked(run, benchmarks, "--out", str(tmp_path), "--heal", "none")) == 2
-    assert "model.heal was 'prefix', is 'none'" in capsys.readouterr().err
+    assert cli.main(asked(run, benchmarks, "--out", str(tmp_path), "--top_p", "0.9")) == 2
+    assert "decoding.top_p was 1.0, is 0.9" in capsys.readouterr().err
+
+
+def test_what_is_asked_otherwise_has_a_folder_of_its_own(run: Path, benchmarks: Path, tmp_path: Path) -> None:
+    for how in (["--mode", "psm"], ["--mode", "spm"], ["--mode", "spm", "--heal", "none"]):
+        assert cli.main(asked(run, benchmarks, "--out", str(tmp_path), *how)) == 0
+    models = {folder.name: rows.load(folder).header["model"] for folder in tmp_path.iterdir()}
+    assert {name: (model["mode"], model["heal"]) for name, model in models.items()} == {
+        "humaneval-psm": ("psm", "prefix"),
+        "humaneval-spm": ("spm", "prefix"),
+        "humaneval-spm-heal-none": ("spm", "none"),
+    }
 
 
 def test_no_model_and_no_server_are_told(tmp_path: Path, benchmarks: Path, capsys: pytest.CaptureFixture[str]) -> None:

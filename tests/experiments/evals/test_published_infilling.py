@@ -189,7 +189,7 @@ def test_a_block_of_a_language_with_brackets_ends_with_them(tmp_path: Path) -> N
 
 def test_a_language_that_nothing_runs_is_not_run(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox_languages, "toolchain", lambda language: None)
-    monkeypatch.setattr(sandbox_languages, "missing", lambda language: "not run: no g++ on PATH")
+    monkeypatch.setattr(sandbox_languages, "missing", lambda language: "no g++ on PATH")
     found = answered(suite("safim", [LOOP], tmp_path), "int i = 1;;", tmp_path, pool)
     assert (found.reason, found.counts) == ("not run: no g++ on PATH", False)
 

@@ -13,10 +13,11 @@ import pytest
 
 from codelm.errors import UserError
 from data import triggers
+from experiments import report_latency
 from experiments.bench import edit_history
-from experiments.evals import harness, rows, serving_trace
+from experiments.evals import harness, rows, serving_trace, tables
 from experiments.evals.catalogue import Data, make
-from experiments.evals.serving_trace import Typed, asked_at, latencies, of_history, scores
+from experiments.evals.serving_trace import Typed, asked_at, of_history, scores
 from experiments.evals.suite import Prompt, Suite
 from experiments.evals.targets import Decoding
 from tests.data.made_corpus import module
@@ -154,13 +155,12 @@ def test_latencies_are_percentiles_of_the_requests_and_rows_hold_none(source: Pa
         for task, each in zip(suite.tasks, seconds.tolist(), strict=True)
     ]
     (tmp_path / "out" / rows.TIMES).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert latencies(tmp_path / "out") == {
-        "requests": 32,
-        "first_p50_ms": pytest.approx(165.0),
-        "first_p95_ms": pytest.approx(304.5),
-        "whole_p50_ms": pytest.approx(330.0),
-        "whole_p95_ms": pytest.approx(609.0),
-    }
+    latency = report_latency.read(tmp_path / "out")
+    assert latency
+    assert report_latency.percentiles(latency.first) == [pytest.approx(0.165), pytest.approx(0.3045)]
+    assert report_latency.percentiles(latency.whole) == [pytest.approx(0.330), pytest.approx(0.609)]
+    told = "latency of 32 requests: first token P50 165 ms, P95 304 ms; whole P50 330 ms, P95 609 ms\n"
+    assert told in tables.table(rows.load(tmp_path / "out"))
     assert "seconds" not in (tmp_path / "out" / rows.ROWS).read_text()
 
 
