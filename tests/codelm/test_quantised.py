@@ -219,11 +219,15 @@ def test_a_model_computes_what_its_twin_in_float32_does(how: str, config: ModelC
     assert np.abs(expected - plain).max() > 1e-2 * np.abs(plain).max(), "something was rounded"
 
 
-@pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize(
-    "config", [pytest.param(PLAIN, marks=pytest.mark.slow, id="dense"), pytest.param(EXPERTS, id="experts")]
+    ("config", "how"),
+    [
+        pytest.param(config, how, marks=[pytest.mark.slow] * ((config, how) != (EXPERTS, "int4")), id=f"{name}-{how}")
+        for name, config in (("dense", PLAIN), ("experts", EXPERTS))
+        for how in HOWS
+    ],
 )
-def test_the_engine_writes_what_the_twin_does(how: str, config: ModelConfig) -> None:
+def test_the_engine_writes_what_the_twin_does(config: ModelConfig, how: str) -> None:
     lm = lm_of(config, HOWS[how])
     engines = [Engine(each, Options(rows=2, context=48)) for each in (lm, twin(lm))]
     prompts = [[5, 9, 2, 77], [100, 3], [17] * 9]

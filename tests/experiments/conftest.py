@@ -1,5 +1,10 @@
 """One small finished run, for tests that look at it and for those that change a copy."""
 
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,6 +13,7 @@ from codelm import cli, config_io
 from codelm.config import Config, CorpusConfig, DataConfig, MeshConfig, ModelConfig, TokenizerConfig, TrainConfig
 from codelm.data_config import SourceConfig
 from codelm.train_config import CheckpointConfig, EvaluationConfig, MidtrainConfig, TrackConfig
+from experiments.records import RESULT
 from tests.data import batches as made_batches
 from tests.data.batches import VOCAB
 from tests.data.made_corpus import repositories
@@ -29,8 +35,32 @@ def over_a_corpus(folder: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    code = repositories(tmp_path_factory.mktemp("code"), count=10, files=8)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of these tests have."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One worker at a time."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def config(shared: Path) -> Path:
+    path = shared / "small.json"
+    with alone(shared):
+        if not path.exists():
+            _write_config(path, repositories(shared / "code", count=10, files=8))
+    return path
+
+
+def _write_config(path: Path, code: Path) -> None:
     told = Config(
         name="small",
         corpus=CorpusConfig(sources=(f"repositories:{code}",), validation=0.2),
@@ -53,9 +83,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         track=TrackConfig(every=4),
         mesh=MeshConfig(data=2, fsdp=-1),
     )
-    path = tmp_path_factory.mktemp("config") / "small.json"
     path.write_text(config_io.to_json(told))
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +96,9 @@ def command(config: Path, runs: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def done(config: Path, runs: Path) -> Path:
-    assert cli.main(command(config, runs)) == 0
-    return runs / "small"
+def done(config: Path, runs: Path, shared: Path) -> Path:
+    """Each worker has a copy."""
+    with alone(shared):
+        if not (shared / "runs" / "small" / RESULT).exists():
+            assert cli.main(command(config, shared / "runs")) == 0
+    return shutil.copytree(shared / "runs", runs, dirs_exist_ok=True) / "small"

@@ -28,7 +28,8 @@ def engine_of(case: str, sizes: dict[str, int], options: Options) -> Engine:
 @pytest.mark.parametrize(
     ("case", "sizes"),
     [
-        ("gemma2", {"data": 2, "tensor": 2}),  # half of its layers slide
+        # Half of its layers slide.
+        pytest.param("gemma2", {"data": 2, "tensor": 2}, marks=pytest.mark.slow),
         # Two rows, which do not split over four.
         pytest.param("qwen3_moe", {"fsdp": 2, "expert": 2, "tensor": 2}, marks=pytest.mark.slow),
         ("llama_head_dim", {"data": 2, "context": 2}),  # one key head

@@ -196,7 +196,7 @@ def smallest(ops: list[Op], fails: Callable[[list[Op]], bool]) -> list[Op]:
 def check(make: Callable[[], World], first: int, count: int) -> World:
     world = make()
     for seed in range(first, first + count):
-        with unchecked_shapes(seed >= first + 20):
+        with unchecked_shapes(seed >= first + 8):
             wrong = world.play(drawn(seed))
         if wrong:
             least = smallest(drawn(seed), lambda ops: bool(make().play(ops)))
@@ -220,7 +220,7 @@ def unchecked_shapes(unchecked: bool) -> Iterator[None]:
     config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.parametrize("kind", WORLDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "drafts")) for kind in WORLDS])
 def test_every_text_is_what_it_is_alone(kind: str) -> None:
     count = SCHEDULES // 2 if "model" in kind else SCHEDULES
     world = check(WORLDS[kind], 0, count)

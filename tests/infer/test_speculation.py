@@ -119,8 +119,16 @@ def limit(freedom: float) -> float:
 DRAFTS = [[2, 2, 0], [2, 3, 3], [4, 3, 2], [4, 1, 2]]
 
 
-@pytest.mark.parametrize("kind", ["looking back", "a draft model", "no drafts"])
-@pytest.mark.parametrize("request_", [PLAIN, HEALED, GRAMMAR], ids=["plain", "healed", "grammar"])
+ODDS = [
+    *((PLAIN, kind) for kind in ("looking back", "a draft model", "no drafts")),
+    (HEALED, "a draft model"),
+    (GRAMMAR, "looking back"),
+    *(pytest.param(HEALED, kind, marks=pytest.mark.slow) for kind in ("looking back", "no drafts")),
+    *(pytest.param(GRAMMAR, kind, marks=pytest.mark.slow) for kind in ("a draft model", "no drafts")),
+]
+
+
+@pytest.mark.parametrize(("request_", "kind"), ODDS)
 def test_texts_are_distributed_as_the_model_has_them(request_: Request, kind: str) -> None:
     """With filters and penalties; healed or under a grammar, up to stop tokens and stop strings."""
     lm = five_tokens()
@@ -182,10 +190,12 @@ def test_a_draft_model_that_fails_spoils_no_text(monkeypatch: pytest.MonkeyPatch
 # ---- thousands of prompts ----
 
 
-@pytest.mark.parametrize("kind", ["looking back", "a draft model", "further heads"])
+@pytest.mark.parametrize(
+    "kind", ["looking back", "further heads", pytest.param("a draft model", marks=pytest.mark.slow)]
+)
 def test_greedy_texts_are_those_of_the_simple_decoder(kind: str) -> None:
     lm = with_heads(tiny_lm()) if kind == "further heads" else tiny_lm()
-    engine = Engine(lm, dataclasses.replace(SMALL, rows=16), draft=like(lm, 0.03) if kind == "a draft model" else None)
+    engine = Engine(lm, SMALL, draft=like(lm, 0.03) if kind == "a draft model" else None)
     prompts = [prompt(seed, 3 + seed % 9) for seed in range(500)]
     streams = [engine.submit(Request(ids, 12, share=i % 3 > 0)) for i, ids in enumerate(prompts)]
     found = [stream.text().ids for stream in streams]
