@@ -93,9 +93,12 @@ class Repository:
         helpers = _helpers(module)
         for test in _pieces(module):
             piece = _Piece(imported)
-            body = piece.with_helpers(test, helpers)
-            if piece.used and not piece.is_ambiguous(body):
+            try:
+                body = piece.with_helpers(test, helpers)
                 source = ast.unparse(ast.Module(body, []))
+            except RecursionError:  # a sum of a thousand parts
+                continue
+            if piece.used and not piece.is_ambiguous(body):
                 yield UnitTest(self.files[other].path, test.function.name, tuple(sorted(piece.used)), source)
 
     def _imported(self, number: int, other: int, module: ast.Module) -> "_Imported":
@@ -171,9 +174,10 @@ def _test(node: ast.FunctionDef, own: tuple[str, ...]) -> Iterator[_Test]:
     cases = [_cases(decorator) for decorator in node.decorator_list]
     names = [name for case in cases if case for name in case[0]]
     if None not in cases and sorted(given) == sorted([*own, *names]) and not node.args.kwonlyargs:
-        function = copy.deepcopy(node)
-        function.decorator_list = []
-        function.args.args = [argument for argument in function.args.args if argument.arg not in own]
+        arguments = copy.copy(node.args)
+        arguments.args = [argument for argument in node.args.args if argument.arg not in own]
+        function = copy.copy(node)
+        function.decorator_list, function.args = [], arguments
         yield _Test(function, tuple(case for case in cases if case))
 
 
@@ -183,10 +187,14 @@ def _cases(decorator: ast.expr) -> tuple[list[str], ast.expr] | None:
         return None
     try:
         names = ast.literal_eval(decorator.args[0])
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return None
-    names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    return names, copy.deepcopy(decorator.args[1])
+    match names:
+        case str():
+            return [name.strip() for name in names.split(",")], decorator.args[1]
+        case [str(), *_]:
+            return list(names), decorator.args[1]
+    return None
 
 
 def _last(node: ast.expr) -> str:
@@ -243,7 +251,7 @@ class _Piece(ast.NodeTransformer):
 
     def with_helpers(self, test: _Test, helpers: Mapping[str, ast.stmt]) -> list[ast.stmt]:
         """What it needs comes first, in the order of its file."""
-        body, needed = [self.visit(node) for node in test.statements()], dict[int, ast.stmt]()
+        body, needed = [self.visit(copy.deepcopy(node)) for node in test.statements()], dict[int, ast.stmt]()
         todo = list(body)
         while todo:
             names = {node.id for node in ast.walk(todo.pop()) if isinstance(node, ast.Name)}

@@ -348,7 +348,7 @@ def test_kernels_agree_with_xla(platform, backend, window, softcap, monkeypatch)
     [
         (0, 512, {"tensor": 2, "context": 2}),
         (150, 512, {"tensor": 2, "context": 2}),
-        (0, 1024, {"context": 4}),
+        pytest.param(0, 1024, {"context": 4}, marks=pytest.mark.slow),
         (0, 768, {"context": 3}),  # which cannot be dealt out
     ],
 )

@@ -24,7 +24,7 @@ REFUSED = {"qwen3_moe_mixed": "decoder_sparse_step"}
 
 # That the cache changes nothing is tested for every kind of layer (test_model.py): one of each way of decoding here.
 # `make parity` and the slow tests continue them all.
-CONTINUED = ("llama_gqa", "llama_dynamic", "qwen2_sliding", "qwen3_moe", "gemma2")
+CONTINUED = ("llama_gqa", "llama_dynamic", "qwen3_moe", "gemma2")
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])

@@ -345,7 +345,7 @@ def test_it_is_for_serving_alone(tmp_path: Path, capsys: pytest.CaptureFixture[s
 # ---- on a mesh ----
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", [pytest.param(how, marks=[pytest.mark.slow] * (how == "int4")) for how in HOWS])
 @pytest.mark.parametrize(
     "config", [pytest.param(PLAIN, marks=pytest.mark.slow, id="dense"), pytest.param(EXPERTS, id="experts")]
 )

@@ -142,6 +142,7 @@ def test_bad_options_are_one_line(
     assert message in err
 
 
+@pytest.mark.slow
 def test_the_measurement_for_accelerators_runs_anywhere() -> None:
     figures = decode_gpu.measured(decode_gpu.BenchOptions(tiny=True, prompt=8, new=8, steps=4, turns=1))
     assert figures["compilations_after"] == 0

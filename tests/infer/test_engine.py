@@ -128,7 +128,6 @@ def test_a_thousand_readers_that_leave_leave_nothing(engine: Engine) -> None:
         gc.collect()
         return sum(isinstance(thing, Run) for thing in gc.get_objects())
 
-    engine.warm_up()
     come_and_go(100)
     arrays = len(jax.live_arrays())
     assert come_and_go(1000) <= 4

@@ -157,7 +157,10 @@ def compiled(topology: str, rows: int, tokens: int) -> Any:
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu compiles for TPUs: the extra tpu")
 @pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache")  # a TPU program, read without a TPU
-@pytest.mark.parametrize(("topology", "rows", "tokens"), [("v5e:2x2", 8, 8), ("v6e:2x2", 8, 8), ("v5e:2x2", 1, 256)])
+@pytest.mark.parametrize(
+    ("topology", "rows", "tokens"),
+    [pytest.param("v5e:2x2", 8, 8, marks=pytest.mark.slow), ("v6e:2x2", 8, 8), ("v5e:2x2", 1, 256)],
+)
 def test_compiled_for_a_tpu_it_works_on_the_pages_that_it_was_given(topology: str, rows: int, tokens: int) -> None:
     program = compiled(topology, rows, tokens)
     text, memory = program.as_text(), program.memory_analysis()

@@ -191,7 +191,8 @@ def test_a_draft_model_that_fails_spoils_no_text(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "kind", ["looking back", "further heads", pytest.param("a draft model", marks=pytest.mark.slow)]
+    "kind",
+    ["looking back", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("a draft model", "further heads"))],
 )
 def test_greedy_texts_are_those_of_the_simple_decoder(kind: str) -> None:
     lm = with_heads(tiny_lm()) if kind == "further heads" else tiny_lm()
@@ -241,6 +242,7 @@ def test_the_further_heads_draft_what_they_expect() -> None:
         hidden = lm.model.hidden(np.array([ids[:-1]]))[0][:, -1:]
         expected = [int(np.argmax(lm.model.logits(lm.model.ahead(hidden, head)))) for head in range(2)]
         assert ahead == expected
+    assert [stream.text().ids] == lm.complete([prompt(1)], 12)
 
 
 # ---- whether it pays ----

@@ -197,6 +197,22 @@ def test_a_file_with_imports_of_its_own_or_none_that_uses_it_is_not_tested() -> 
     assert in_use({"calc/sums.py": SUMS, "calc/sums_test.py": "def ("}) == {}
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def test():\n    assert add(0, 0) == " + "0 + " * 3000 + "0",
+        "@pytest.mark.parametrize(1, [2])\ndef test():\n    assert add(1, 1) == 2",
+        "@pytest.mark.parametrize([1], [2])\ndef test():\n    assert add(1, 1) == 2",
+        "@pytest.mark.parametrize({[]: 1}, [2])\ndef test():\n    assert add(1, 1) == 2",
+        "@pytest.mark.parametrize(names(), [2])\ndef test(x):\n    assert add(1, x) == 3",
+        "@fixture\ndef test():\n    assert add(1, 1) == 2",
+        "def test(*, x=1):\n    assert add(1, x) == 2",
+    ],
+)
+def test_what_cannot_be_made_a_test_is_none(test: str) -> None:
+    assert in_use({"calc/sums.py": SUMS, "calc/sums_test.py": f"from .sums import add\n\n\n{test}\n"}) == {}
+
+
 def test_holes_that_tests_exercise_are_covered_and_others_not(tests: list[UnitTest], pool: Pool) -> None:
     def run(before: str, written: str, after: str) -> str:
         return unit_tests.run(pool, before, written, after, tests)
