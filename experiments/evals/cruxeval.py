@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from codelm.sandbox import Check, Limits
-from experiments.evals import benchmarks
+from experiments.evals import benchmarks, difficulty
 from experiments.evals.catalogue import Data
 from experiments.evals.suite import Outcome, PostProcessing, Prompt, Suite, Task, Tools
 
@@ -83,6 +83,7 @@ def _suite(
 ) -> Suite:
     read = benchmarks.read(FILE, data.benchmarks, data.cache)
     tasks = [Task(row["id"], Prompt(prompt(row)), row[answer], {"language": "Python"}, row) for row in read.rows]
+    tasks = difficulty.by_size(tasks, [task.checks["code"] for task in tasks])
 
     def attempt(task: Task, tools: Tools) -> Outcome:
         written = how.apply(task, tools.ask(task.prompt))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from codelm.sandbox import Check, Limits
-from experiments.evals import benchmarks
+from experiments.evals import benchmarks, difficulty
 from experiments.evals.catalogue import Data
 from experiments.evals.postprocessing import BODY
 from experiments.evals.suite import Outcome, Prompt, Suite, Task, Tools
@@ -48,6 +48,7 @@ def _suite(name: str, about: str, file: benchmarks.File, data: Data, limits: Lim
         for row in read.rows
         if _MISTAKEN not in row["test"]
     ]
+    tasks = difficulty.by_size(tasks, [task.checks["setup"] for task in tasks])
 
     def attempt(task: Task, tools: Tools) -> Outcome:
         body = BODY.apply(task, tools.ask(task.prompt))

@@ -8,7 +8,7 @@ from typing import Any
 
 from codelm.errors import UserError
 from codelm.sandbox import Check, Limits
-from experiments.evals import benchmarks
+from experiments.evals import benchmarks, difficulty
 from experiments.evals.catalogue import Data
 from experiments.evals.suite import Outcome, PostProcessing, Prompt, Suite, Task, Tools
 
@@ -53,6 +53,8 @@ def mbpp_plus(data: Data) -> Suite:
 
 
 def suite_of(name: str, about: str, tasks: list[Task], source: str, limits: Limits) -> Suite:
+    tasks = difficulty.by_size(tasks, [task.reference for task in tasks])
+
     def attempt(task: Task, tools: Tools) -> Outcome:
         program = PROGRAM.apply(task, tools.ask(task.prompt))
         verdict = tools.pool.check(Check(program, **task.checks, limits=limits))

@@ -100,9 +100,7 @@ SMALL = ModelConfig(depth=1, width=64, heads=2, kv_heads=1, head_dim=32, mlp_wid
 PARAMETERS = 64 * 64 + (64 * 64 + 2 * 64 * 32 + 64 * 64) + 3 * 64 * 64 + 3 * 64
 
 
-@pytest.mark.parametrize(
-    ("parameters", "code"), [(PARAMETERS, 0), pytest.param(PARAMETERS + 1, 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("parameters", "code"), [(PARAMETERS, 0), (PARAMETERS + 1, 2)])
 def test_the_whole_of_it_in_small_refuses_a_peer_of_another_size(
     parameters: int, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

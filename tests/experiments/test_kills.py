@@ -117,6 +117,7 @@ def test_killed_at_random_moments(whole: Path) -> None:
     same_as_whole(whole, "killed")
 
 
+@pytest.mark.slow
 def test_told_to_stop_it_saves_in_time_and_exits_with_0(whole: Path) -> None:
     process = start(whole, "stopped")
     wait_for(process, whole, "stopped", 10)

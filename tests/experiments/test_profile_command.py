@@ -58,6 +58,7 @@ def test_where_the_time_goes(config: Path, tmp_path: Path, capsys: pytest.Captur
         assert sum(parts.values()) == pytest.approx(told["operation_seconds"])
 
 
+@pytest.mark.slow
 def test_the_table_of_mid_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, folder = tmp_path / "tiny.json", tmp_path / "trace"
     midtrain = MidtrainConfig(steps=2, seq_len=128, batch_size=16, rope_scaling="yarn")

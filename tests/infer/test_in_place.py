@@ -26,7 +26,7 @@ device = Engine(LM(config, create(config, 0), None, "codelm"), Options(rows=2)).
 slots = device.shapes.slots[-1]
 for rows in (1, 2):
     for name, width in (("decode", 8), ("verify", 4), ("extend", 16)):
-        if name == "extend" and rows > 1:
+        if rows > 1 and name != "decode":
             continue
         resident, none = device._empty(rows, slots), np.zeros(rows, np.int32)
         targets = device._targets([None] * rows, [0] * rows, [width] * rows, width)
@@ -54,6 +54,5 @@ def test_a_call_needs_less_memory_than_one_view_takes() -> None:
         ["verify", "1"],
         ["extend", "1"],
         ["decode", "2"],
-        ["verify", "2"],
     ]
     assert not {(name, rows): room for name, rows, room in found if float(room) > ROOM}

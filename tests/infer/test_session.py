@@ -49,7 +49,7 @@ def seen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     return requests
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [pytest.param(mode, marks=[pytest.mark.slow] * (mode == "psm")) for mode in MODES])
 def test_steady_typing_reads_a_few_tokens_for_a_keystroke(engine: Engine, mode: Mode, seen: list[Request]) -> None:
     """In 2,000 tokens of context; and what is suggested is what an engine without a cache suggests."""
     text, typed = SOURCE[2000:6500], "def window(before, after):\n    return before + after\n"
