@@ -16,7 +16,8 @@ _POINTS = 200  # of a curve
 _PERCENTILES = (50, 95)
 _NOTE = (
     "<p class=note>As the harness asked: typing one request at a time, as a user does; other suites many, so that "
-    "their times hold waiting for one another. Of requests, not of samples: a suite may ask several times for one.</p>"
+    "their times hold waiting for one another; the first ones also wait for programs to be compiled. Of requests, not "
+    "of samples: a suite may ask several times for one.</p>"
 )
 
 
