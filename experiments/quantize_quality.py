@@ -23,7 +23,7 @@ from codelm.model import Transformer
 from data import inputs
 from data.document import Document
 from experiments import stages
-from experiments.records import CONFIG
+from experiments.records import CONFIG, LOCK
 from infer.prompts import family_of, tokenizer_of
 from train import held_out, infilling
 from train.infilling import LONGEST, Infilling
@@ -58,7 +58,7 @@ class Examination:
 
 def of_run(folder: Path, holes: int, cache: Path) -> Examination:
     """On what a run held out: its own batches, and so many holes."""
-    if not (folder / CONFIG).is_file() or not (folder / "run.lock").is_file():
+    if not (folder / CONFIG).is_file() or not (folder / LOCK).is_file():
         raise UserError(f"{folder} is no run, which would have text held out: name files or folders with --text")
     config = resolve(config_io.load(folder / CONFIG))
     corpus, tokenizer = inputs.left_in(folder, config)

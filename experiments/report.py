@@ -10,7 +10,7 @@ from typing import Any
 from codelm.config import fingerprint
 from codelm.errors import UserError
 from codelm.publish import write_atomically
-from data import dataset, report_page
+from data import dataset, inputs, report_page
 from experiments import by_position, records, report_evals, report_latency, report_samples
 from experiments.curves import Axes, Series, chart, page
 from experiments.evals.places import EVALS
@@ -51,7 +51,7 @@ def render(run: records.Record, benchmarks: Path | None = None) -> str:
     sections += [
         ("Held out", _held_out(run.result.get("evaluation", {}))),
         ("What it writes", report_samples.of_run(run.folder / SAMPLES)),
-        ("Data", "".join(_corpus(folder) for folder in records.corpora(run.folder, run.config))),
+        ("Data", "".join(_corpus(folder) for folder in _corpora(run))),
         ("Where the time went", _time(events)),
         ("Where it ran", _file(run.folder / "environment.json")),
         ("Config", _file(run.folder / records.CONFIG)),
@@ -71,6 +71,12 @@ def _evaluated(run: Path, benchmarks: Path | None) -> list[tuple[str, str]]:
     if known := {name: latency for name, latency in times.items() if latency}:
         sections.append(("Latency", report_latency.section(known)))
     return sections
+
+
+def _corpora(run: records.Record) -> list[str]:
+    """What it is trained on; and its own corpus where that has made its tokenizer."""
+    own = [str(run.folder / inputs.CORPUS)] if inputs.needs_own_corpus(run.config) else []
+    return list(dict.fromkeys([*own, *records.corpora(run.folder, run.config)]))
 
 
 def _corpus(folder: str) -> str:

@@ -273,10 +273,10 @@ def _alone(folder: Path, speaks: bool) -> Iterator[None]:
     if not speaks:
         yield
         return
-    check_writable(folder / "run.lock")
+    check_writable(folder / records.LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "run.lock").open("a+")
+        lock = (folder / records.LOCK).open("a+")
     except OSError as error:
         raise UserError(f"cannot write in {folder}: {error.strerror or error}; give another --dir") from error
     try:
@@ -285,8 +285,8 @@ def _alone(folder: Path, speaks: bool) -> Iterator[None]:
             yield
     finally:
         with contextlib.suppress(OSError):  # nothing but the lock: the run never began
-            if [path.name for path in folder.iterdir()] == ["run.lock"]:
-                (folder / "run.lock").unlink()
+            if [path.name for path in folder.iterdir()] == [records.LOCK]:
+                (folder / records.LOCK).unlink()
                 folder.rmdir()
 
 

@@ -142,19 +142,22 @@ class Endpoint:
 
 
 def _until(end: float, answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The lines of an answer; a time-out where they take too long together, a ValueError where they are too many."""
-    size = 0
-    while line := answer.readline(_LONGEST_ANSWER):
-        size += len(line)
+    """The lines of an answer; a time-out where it takes too long as a whole, however it trickles, a ValueError where it
+    is too long."""
+    left, size = b"", 0
+    while chunk := answer.read1(1 << 16):
+        size += len(chunk)
         if size >= _LONGEST_ANSWER:
             raise ValueError(f"an answer of more than {_LONGEST_ANSWER >> 20} MiB")
         if time.monotonic() > end:
             raise TimeoutError("timed out while it was answering")
-        yield line
+        *lines, left = (left + chunk).split(b"\n")
+        yield from lines
+    yield left
 
 
 def _whole(lines: Iterator[bytes]) -> Iterator[Any]:
-    yield json.loads(b"".join(lines))
+    yield json.loads(b"\n".join(lines))
 
 
 def _streamed(lines: Iterator[bytes]) -> Iterator[Any]:

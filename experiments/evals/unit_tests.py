@@ -9,6 +9,7 @@ A test with fixtures or with what else is not known here fails on the file itsel
 
 import ast
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,7 +69,7 @@ class Repository:
         tree = _parsed(file.text) if file.language == "Python" else None
         if tree is None or number in self._modules or not is_alone(tree):
             return []
-        tests = [test for other, module in self._modules.items() for test in self._tests(number, other, module)]
+        tests = [test for other, imported in self._uses.get(number, ()) for test in self._tests(other, imported)]
         lines = Lines.of(file.text)
         owners = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
         found = [(lines.span(node), [test for test in tests if node.name in test.names]) for node in owners]
@@ -85,11 +86,18 @@ class Repository:
         paths, languages = [file.path for file in self.files], [file.language for file in self.files]
         return Python(Files(paths, languages, [()] * len(paths)))
 
-    def _tests(self, number: int, other: int, module: ast.Module) -> Iterator[UnitTest]:
-        """The tests of one file that use another one."""
-        imported = self._imported(number, other, module)
-        if not imported.names and not imported.modules:
-            return
+    @cached_property
+    def _uses(self) -> dict[int, list[tuple[int, "_Imported"]]]:
+        """For each file, the files of tests that import it."""
+        found: dict[int, list[tuple[int, _Imported]]] = {}
+        for other, module in self._modules.items():
+            for number, imported in self._imported(other, module).items():
+                found.setdefault(number, []).append((other, imported))
+        return found
+
+    def _tests(self, other: int, imported: "_Imported") -> Iterator[UnitTest]:
+        """The tests of one file that use what it imports."""
+        module = self._modules[other]
         helpers = _helpers(module)
         for test in _pieces(module):
             piece = _Piece(imported)
@@ -101,25 +109,24 @@ class Repository:
             if piece.used and not piece.is_ambiguous(body):
                 yield UnitTest(self.files[other].path, test.function.name, tuple(sorted(piece.used)), source)
 
-    def _imported(self, number: int, other: int, module: ast.Module) -> "_Imported":
-        """What a file of tests calls the file under test, and what is in it."""
-        names, modules = {}, set()
-
-        def means(target: str) -> bool:
-            return number in self._find(other, target)
-
+    def _imported(self, other: int, module: ast.Module) -> dict[int, "_Imported"]:
+        """What a file of tests calls each file that it imports, and what is in it."""
+        found = defaultdict[int, _Imported](lambda: _Imported({}, set()))
         for node in module.body:
             if isinstance(node, ast.Import):
-                own = (alias.asname or alias.name for alias in node.names if means(alias.name))
-                modules.update(name for name in own if "." not in name)
+                for alias in node.names:
+                    if alias.asname or "." not in alias.name:
+                        for number in self._find(other, alias.name):
+                            found[number].modules.add(alias.asname or alias.name)
             elif isinstance(node, ast.ImportFrom):
                 start = "." * node.level + (node.module or "")
+                whole = set(self._find(other, start)) if node.module else set()
                 for alias in node.names:
-                    if node.module and means(start):
-                        names[alias.asname or alias.name] = alias.name
-                    elif means(start + "." * bool(node.module) + alias.name):
-                        modules.add(alias.asname or alias.name)
-        return _Imported(names, modules)
+                    for number in whole:
+                        found[number].names[alias.asname or alias.name] = alias.name
+                    for number in {*self._find(other, start + "." * bool(node.module) + alias.name)} - whole:
+                        found[number].modules.add(alias.asname or alias.name)
+        return found
 
 
 def _parsed(text: str) -> ast.Module | None:
@@ -236,7 +243,7 @@ def _bound(nodes: Sequence[ast.stmt], inside: bool = True) -> set[str]:
 
 @dataclass(frozen=True)
 class _Imported:
-    names: Mapping[str, str]
+    names: dict[str, str]
     """As a file of tests calls them, and as the file under test does."""
     modules: set[str]
     """The file under test itself."""

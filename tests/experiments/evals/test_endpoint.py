@@ -54,7 +54,7 @@ def server(*answers: Answer, kind: str = WHOLE, pause: float = 0.0) -> Iterator[
             self.end_headers()
             with suppress(OSError):  # who asked may have gone
                 for part in body.split(b"\n\n"):
-                    self.wfile.write(part + b"\n\n" if kind == STREAM else body)
+                    self.wfile.write(part + b"\n\n" if kind == STREAM else part)
                     time.sleep(pause)
 
         def log_message(self, *said: Any) -> None:
@@ -132,13 +132,16 @@ def test_one_that_errs_for_good_gives_no_answer_and_its_reason(answer: Answer, r
     assert len(got) == asked
 
 
+@pytest.mark.parametrize("kind", [STREAM, WHOLE])  # events, and parts of one line that does not end
 @pytest.mark.parametrize(("pause", "timeout"), [(0.5, 0.1), (0.08, 0.2)])
-def test_one_that_stalls_or_trickles_gives_no_answer(pause: float, timeout: float) -> None:
+def test_one_that_stalls_or_trickles_gives_no_answer(pause: float, timeout: float, kind: str) -> None:
     trickle = b"".join(event("x") for _ in range(9)) + b"data: [DONE]"
-    with server((200, trickle), kind=STREAM, pause=pause) as (url, got):
+    with server((200, trickle), kind=kind, pause=pause) as (url, got):
         endpoint = Endpoint(url, "tiny", timeout=timeout, pause=lambda seconds: None)
+        began = time.monotonic()
         with pytest.raises(Unanswered, match="timed out"):
             endpoint.ask(Prompt("a"), DECODING)
+        assert time.monotonic() - began < RETRIES * (timeout + pause) + 1  # all of it takes longer
     assert len(got) == RETRIES
 
 
